@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Types shared by the kernel programs and user space. C11 and C++20. Any change to a layout or a meaning bumps WEFT_ABI:
+ * pinned maps carry it, and an agent refuses to adopt maps of another ABI.
+ * Addresses are always 16 bytes in network order, IPv4 mapped (::ffff:a.b.c.d); ports are in network order (_be).
+ * Only bpf/address.h fills struct weft_addr in BPF, control/bpf/address.h in C++. Every padding byte is named and zero. */
+#ifndef WEFT_BPF_ABI_H
+#define WEFT_BPF_ABI_H
+
+#include <linux/types.h>
+
+#include "bpf/reasons.h"
+
+#define WEFT_ABI 1
+
+#ifdef __cplusplus
+#define WEFT_SIZE(T, n) static_assert(sizeof(T) == (n), #T)
+#else
+#define WEFT_SIZE(T, n) _Static_assert(sizeof(T) == (n), #T)
+#endif
+
+/* Ports in a workload's netns (host order). */
+#define WEFT_PORT_OUTBOUND 15001
+#define WEFT_PORT_INBOUND 15006
+#define WEFT_PORT_HBONE 15008
+#define WEFT_PORT_DNS 15053
+
+/* Private socket option level and names ("WEFT"). Answered only for sockets of the agent whose programs are attached to the
+ * cgroup of weft-sockets, and only if the socket carries that agent's stamp. */
+#define WEFT_SOL 0x57454654
+#define WEFT_SO_CLIENT 1   /* set, before connect, on a to-app socket: struct weft_addr the app shall see as its peer */
+#define WEFT_SO_ORIGINAL 2 /* get, on a connection accepted at 15001: struct weft_original */
+
+struct weft_addr {
+	__u8 ip[16];
+	__be16 port_be;
+	__u16 pad; /* zero */
+};
+WEFT_SIZE(struct weft_addr, 20);
+
+/* A connection as one of its ends sees it. */
+struct weft_flow {
+	struct weft_addr local;
+	struct weft_addr remote;
+};
+WEFT_SIZE(struct weft_flow, 40);
+
+/* What the kernel knows of a captured connection when it hands it to the proxy. */
+struct weft_original {
+	struct weft_addr dst;    /* what the program asked for */
+	struct weft_addr picked; /* the endpoint the kernel chose for an L4 service; all zero: the proxy chooses */
+};
+WEFT_SIZE(struct weft_original, 40);
+
+enum weft_role {
+	WEFT_ROLE_NONE = 0,
+	WEFT_ROLE_LISTENER, /* 15001, 15006, 15008; accepted connections inherit it (BPF_F_CLONE) */
+	WEFT_ROLE_TUNNEL,   /* leaves a workload's netns towards another node or outside the mesh */
+	WEFT_ROLE_TO_APP,   /* may connect only to addresses of its own workload */
+	WEFT_ROLE_HOST,     /* a proxy's own calls, host netns */
+	WEFT_ROLE_APP,      /* a workload's own socket, stamped by the connect programs */
+};
+
+/* Socket storage of every socket the mesh knows. */
+struct weft_sock {
+	__u32 role;              /* enum weft_role */
+	__u32 workload;          /* struct weft_workload.id; 0: none */
+	__u32 generation;        /* of the workload's enrolment, to tell a reused id */
+	__u32 flags;             /* WEFT_SOCK_* */
+	struct weft_addr peer;   /* what getpeername() and accept() answer instead; all zero: the truth */
+	__u32 verdict;           /* enum weft_reason of the connect: DIRECT, PROXIED, ... */
+	struct weft_addr picked; /* see struct weft_original */
+	__u32 source_identity;   /* the identity that connected, for accepted direct connections */
+	__u32 pid;               /* process that created or connected it */
+	__u32 pad;
+	__u8 comm[16];
+};
+WEFT_SIZE(struct weft_sock, 88);
+#define WEFT_SOCK_SPLICE 1u  /* both ends are of this agent and the workload's splice is on */
+#define WEFT_SOCK_VIA_TCP 2u /* the last message went by TCP: splicing needs the return rule (DESIGN 4.5) */
+#define WEFT_SOCK_IN_MAP 4u
+
+/* weft_workloads: netns cookie -> workload. Written by the agent at enrolment. */
+struct weft_workload {
+	__u32 id;         /* dense, never 0 */
+	__u32 generation;
+	__u32 identity;   /* weft_addrs / weft_verdicts use the same numbers; 0: unknown identity */
+	__u32 flags;      /* WEFT_WL_* */
+	__u8 ipv4[16];    /* own addresses, all zero if there is none */
+	__u8 ipv6[16];
+};
+WEFT_SIZE(struct weft_workload, 48);
+#define WEFT_WL_SPLICE 1u      /* weft.dev/splice: on */
+#define WEFT_WL_PROXY_READY 2u /* a proxy listens in this netns; without it captured connects get ECONNREFUSED */
+#define WEFT_WL_L7_INBOUND 4u  /* L7 policy or routes for this workload: never direct */
+#define WEFT_WL_DEFAULT_DENY 8u /* ALLOW policies select it: what matches none is denied */
+#define WEFT_WL_STRICT 16u     /* plaintext from outside the mesh is refused (by the proxy at 15006) */
+
+/* weft_addrs: 16-byte address -> who has it. Written by the agent, from the workload API. */
+struct weft_peer {
+	__u64 netns_cookie; /* of a local workload; 0: on another node */
+	__u32 workload;     /* id of a local workload, or 0 */
+	__u32 identity;
+	__u32 flags;        /* WEFT_PEER_* */
+	__u32 wl_flags;     /* copy of the local workload's WEFT_WL_*, saves a lookup */
+};
+WEFT_SIZE(struct weft_peer, 24);
+#define WEFT_PEER_HBONE 1u
+
+/* weft_services: VIP and port -> service. */
+struct weft_service {
+	__u32 id;       /* key of weft_backends */
+	__u32 backends; /* indices 0..backends-1 exist */
+	__u32 flags;    /* WEFT_SVC_* */
+	__u32 pad;
+};
+WEFT_SIZE(struct weft_service, 16);
+#define WEFT_SVC_L7 1u /* the proxy must see the bytes */
+
+struct weft_backend_key {
+	__u32 service;
+	__u32 index;
+};
+
+/* weft_verdicts: (destination workload, source identity, destination port) -> verdict, compiled by the agent from the
+ * authorization policies, DENY before ALLOW. Looked up with the port, then with port 0. No entry: the workload's default. */
+struct weft_verdict_key {
+	__u32 workload;
+	__u32 identity;
+	__be16 port_be;
+	__u16 pad;
+};
+WEFT_SIZE(struct weft_verdict_key, 12);
+struct weft_verdict {
+	__u32 allow; /* 1 or 0 */
+	__u32 rule;  /* the agent's number of the policy that decided; 0: none */
+};
+
+/* weft_handovers: what the connecting end tells the accepting end of one TCP connection, before the SYN leaves. Written by
+ * sockops at TCP_CONNECT, taken by sockops at PASSIVE_ESTABLISHED (or removed when the connecting socket closes). Plain hash:
+ * full means the connection is refused. Also read, not taken, by the sk_lookup program (kind ADMISSION). */
+struct weft_handover_key {
+	__u64 netns_cookie;      /* of the accepting side */
+	struct weft_flow flow;   /* as the accepting side sees it */
+};
+WEFT_SIZE(struct weft_handover_key, 48);
+enum weft_handover_kind {
+	WEFT_HANDOVER_ORIGINAL = 1, /* app -> proxy: dst is the original destination */
+	WEFT_HANDOVER_CLIENT,       /* proxy -> app: dst is the client the app shall see */
+	WEFT_HANDOVER_ADMISSION,    /* app -> app, direct */
+};
+struct weft_handover {
+	__u32 kind;
+	__u32 identity;          /* of the source workload */
+	__u32 workload;          /* id of the source workload */
+	__u32 flags;             /* WEFT_SOCK_SPLICE if both ends may splice */
+	struct weft_addr dst;
+	struct weft_addr picked;
+	__u64 connector;         /* socket cookie of the connecting socket */
+};
+WEFT_SIZE(struct weft_handover, 64);
+
+/* weft_listeners (SOCKHASH): stamped listeners for sk_lookup. */
+struct weft_listener_key {
+	__u32 workload;
+	__u16 port; /* host order: 15006 or 15008 */
+	__u16 pad;
+};
+
+/* weft_config[0]: switches that running programs read. */
+struct weft_config {
+	__u32 abi;
+	__u32 splice; /* 0: no message is redirected any more, whatever is in the maps */
+};
+
+/* weft_counters (per-CPU array, indexed by enum weft_reason): every verdict is counted, events may be lost. */
+
+/* weft_events (ring buffer). */
+enum weft_event_kind {
+	WEFT_EVENT_CONNECT = 1, /* a verdict at connect() */
+	WEFT_EVENT_ACCEPT,      /* sk_lookup refused or steered */
+	WEFT_EVENT_CLOSE,       /* a connection of a workload ended */
+};
+struct weft_event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 netns_cookie;
+	__u32 kind;
+	__u32 reason;  /* enum weft_reason */
+	__u32 rule;    /* policy number, 0: none */
+	__u32 source_workload;
+	__u32 source_identity;
+	__u32 destination_workload;
+	__u32 destination_identity;
+	__u32 pid;     /* 0: not in process context */
+	__u8 comm[16];
+	struct weft_addr source;
+	struct weft_addr destination; /* as the program asked for it */
+	struct weft_addr picked;      /* endpoint after a service was resolved; all zero: none */
+	__u32 pad;
+	__u64 sent_bytes;     /* CLOSE only */
+	__u64 received_bytes; /* CLOSE only */
+};
+WEFT_SIZE(struct weft_event, 144);
+
+#endif /* WEFT_BPF_ABI_H */
