@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""make bench: interleaved rounds of the same work over direct TCP, a null relay and Weft; ratios with confidence intervals.
+
+Client and server run on CPU 1, proxies and relays on CPU 0. Latency is open loop (weft-load). CPU is charged twice: the proxy's
+own, and everything the machine was busy with minus its idle baseline, both per request. Prints a table, writes JSON, exits 1 if a
+target of the project is missed; the README beside this file says what the figures mean and what they cannot show.
+"""
+import argparse
+import json
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from intervals import median, ratio_interval  # noqa: E402  (ours, beside this file)
+from world import World, address, busy_seconds, cpu_seconds, wait_for  # noqa: E402
+
+ECHO, SINK, HTTP, RELAY_ECHO, RELAY_HTTP, RELAY_SINK = 9000, 9001, 8080, 9100, 9180, 9101
+VIP = "10.97.0.1"
+
+
+def manifests():
+    """weft-control's view: the enrolled pods as workloads, one HTTP service with a route on the same node."""
+    from world import NODES, PODS
+    documents = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}}]
+    for pod, (node, _, enrolled, splice) in PODS.items():
+        if enrolled:
+            documents.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": pod, "namespace": "bench"}})
+            documents.append({"apiVersion": "weft.dev/v1", "kind": "Workload",
+                              "metadata": {"name": pod, "namespace": "bench", "labels": {"app": pod},
+                                           "annotations": {"weft.dev/splice": "on" if splice else "off"}},
+                              "spec": {"serviceAccount": pod, "node": node, "addresses": [address(pod)]}})
+    assert set(NODES) == {"wb-a", "wb-b"}
+    documents.append({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "bench"},
+                      "spec": {"clusterIP": VIP, "selector": {"app": "wb-s1"},
+                               "ports": [{"name": "http", "port": 80, "targetPort": HTTP, "appProtocol": "http"}]}})
+    documents.append({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+                      "metadata": {"name": "web", "namespace": "bench"},
+                      "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web", "port": 80}],
+                               "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}})
+    return documents
+
+
+class Case:
+    """One way for bytes to go. `proxies`: functions giving the pids whose CPU is the proxy's."""
+
+    def __init__(self, name, pod, target, proxies=()):
+        self.name, self.pod, self.target, self.proxies = name, pod, target, proxies
+        self.rounds = []
+
+    def figures(self, key):
+        return [r[key] for r in self.rounds]
+
+
+def measure(world, case, idle_busy, arguments):
+    pids = [pid for proxy in case.proxies for pid in [proxy()] if pid]
+    cpu = [cpu_seconds(pid) for pid in pids]
+    (busy, steal), start = busy_seconds(), time.monotonic()
+    result = world.load(case.pod, "--target", case.target, *arguments)
+    took = time.monotonic() - start
+    (busy_end, steal_end) = busy_seconds()
+    work = result["requests"] or 1
+    # weft-load also works during its warm-up, uncounted; charge the whole run's CPU to all it sent at the same rate.
+    scale = result["seconds"] / took
+    result["proxy_us"] = sum(cpu_seconds(pid) - before for pid, before in zip(pids, cpu)) * 1e6 * scale / work
+    result["system_us"] = max(busy_end - busy - idle_busy * took, 0) * 1e6 * scale / work
+    result["steal"] = (steal_end - steal) / took
+    case.rounds.append(result)
+
+
+def idle_baseline(seconds=3.0):
+    (before, _), start = busy_seconds(), time.monotonic()
+    time.sleep(seconds)  # measuring nothing happening, not waiting for something
+    return (busy_seconds()[0] - before) / (time.monotonic() - start)
+
+
+def interleave(world, cases, rounds, idle, arguments):
+    for i in range(rounds):
+        for case in cases if i % 2 == 0 else reversed(cases):
+            measure(world, case, idle, arguments)
+
+
+def print_table(title, cases, columns):
+    print(f"\n{title}")
+    print(f"  {'':42}" + "".join(f"{c:>13}" for c in columns))
+    for case in cases:
+        print(f"  {case.name:42}" + "".join(f"{median(case.figures(c)):13.2f}" for c in columns))
+
+
+def check(report, text, numerator, denominator, key, limit):
+    ratio, low, high = ratio_interval(numerator.figures(key), denominator.figures(key))
+    held = high <= limit
+    report["targets"].append({"text": text, "ratio": ratio, "low": low, "high": high, "limit": limit, "held": held})
+    print(f"  {'held  ' if held else 'MISSED'} {text}: {ratio:.2f} [{low:.2f}, {high:.2f}], at most {limit}")
+    return held
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--binaries", default="build/release/bin")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--out", default="build/bench.json")
+    parser.add_argument("--logs", help="keep the processes' logs in this folder")
+    parser.add_argument("--sizes", default="64,1024,16384")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("bench: needs root (network namespaces, BPF): run it with sudo")
+    report = {"machine": {"kernel": os.uname().release, "cores": os.cpu_count()}, "tables": {}, "targets": []}
+    if options.logs:
+        os.makedirs(options.logs, exist_ok=True)
+    world = World(os.path.abspath(options.binaries), options.logs)
+    try:
+        held = benchmark(world, options, report)
+    except RuntimeError as error:
+        for process in world.processes:
+            if process.poll() not in (None, 0):
+                with open(process.log_path, encoding="utf-8", errors="replace") as log:
+                    print(f"--- {process.args[-1]} exited {process.returncode}: {log.read()[-2000:]}", file=sys.stderr)
+        sys.exit(f"bench: {error}")
+    finally:
+        world.close()
+    with open(options.out, "w", encoding="utf-8") as out:
+        json.dump(report, out, indent=1)
+    print(f"\nwritten to {options.out}")
+    sys.exit(0 if held else 1)
+
+
+def benchmark(world, options, report):
+    world.build_network()
+    for pod in ["wb-s0", "wb-t0", "wb-s1", "wb-t1", "wb-s2"]:
+        for mode, port in (("echo", ECHO), ("sink", SINK), ("http", HTTP)):
+            world.serve(pod, mode, port)
+    relays = {port: world.relay("wb-c0", port, f"{address('wb-s0')}:{upstream}")
+              for port, upstream in ((RELAY_ECHO, ECHO), (RELAY_HTTP, HTTP), (RELAY_SINK, SINK))}
+    relay_pid = {port: (lambda p=process: child_of(p)) for port, process in relays.items()}
+    world.start_mesh(manifests())
+    for node in ("wb-a", "wb-b"):
+        wait_for(lambda node=node: ready(world, node), f"node {node} to serve its workloads", 40)
+    proxy_a, proxy_b = (lambda: world.proxy_pid("wb-a")), (lambda: world.proxy_pid("wb-b"))
+    idle = idle_baseline()
+
+    def cases(port, relay_port):
+        return [Case("direct veth TCP, same node", "wb-c0", f"{address('wb-s0')}:{port}"),
+                Case("null relay, same node", "wb-c0", f"{address('wb-c0')}:{relay_port}", [relay_pid[relay_port]]),
+                Case("Weft same node, spliced", "wb-c1", f"{address('wb-s1')}:{port}"),
+                Case("Weft same node, splice off", "wb-c2", f"{address('wb-s2')}:{port}"),
+                Case("direct TCP, across nodes", "wb-c0", f"{address('wb-t0')}:{port}"),
+                Case("Weft across nodes, mutual TLS", "wb-c1", f"{address('wb-t1')}:{port}", [proxy_a, proxy_b])]
+
+    results = {}
+    columns = ["p50_us", "p99_us", "proxy_us", "system_us"]
+    for size in map(int, options.sizes.split(",")):
+        group = cases(ECHO, RELAY_ECHO)
+        interleave(world, group, options.rounds, idle, ["--size", size, "--rate", 2000, "--seconds", options.seconds, "--warmup", 0.5])
+        print_table(f"echo, {size} B, 2000 requests/s, one connection (open loop)", group, columns)
+        results[size] = group
+        report["tables"][f"echo-{size}"] = {c.name: c.rounds for c in group}
+
+    http = [Case("null relay, same node", "wb-c0", f"{address('wb-c0')}:{RELAY_HTTP}", [relay_pid[RELAY_HTTP]]),
+            Case("Weft same node, HTTP/1.1 route", "wb-c2", f"{VIP}:80", [proxy_a]),
+            Case("Weft same node, HTTP/1.1 route, spliced", "wb-c1", f"{VIP}:80", [proxy_a])]
+    interleave(world, http, options.rounds, idle,
+               ["--mode", "http", "--size", 1024, "--connections", 16, "--rate", 4000, "--seconds", options.seconds, "--warmup", 0.5])
+    print_table("HTTP/1.1, 1 KB, 4000 requests/s over 16 connections", http, columns)
+    report["tables"]["http-1024"] = {c.name: c.rounds for c in http}
+
+    bulk = cases(SINK, RELAY_SINK)
+    interleave(world, bulk, options.rounds, idle, ["--mode", "bulk", "--seconds", options.seconds, "--warmup", 0.5])
+    print_table("bulk, one connection, 64 KB writes", bulk, ["gib_per_s"])
+    report["tables"]["bulk"] = {c.name: c.rounds for c in bulk}
+
+    print("\ntargets")
+    held = [check(report, f"same node spliced p50 against direct veth TCP, {size} B", group[2], group[0], "p50_us", 0.7)
+            for size, group in results.items()]
+    held.append(check(report, "proxy CPU per HTTP/1.1 request against the null relay's", http[1], http[0], "proxy_us", 2.0))
+    return all(held)
+
+
+def child_of(process):
+    """`ip netns exec` and nsenter replace themselves, so the process is the program."""
+    return process.pid
+
+
+def ready(world, node):
+    status = world.status(node)
+    if not status:
+        return False
+    workloads = status.get("workloads", [])
+    return bool(workloads) and all(w.get("ready") for w in workloads)
+
+
+if __name__ == "__main__":
+    main()
