@@ -32,14 +32,30 @@ class HeaderList final {
   bool empty() const { return spans_.empty(); }
   Field operator[](size_t i) const;
   // Names and values without overhead, in bytes.
-  size_t bytes() const { return text_.size(); }
+  size_t bytes() const { return bytes_; }
+
+  auto begin() const { return Iterator{this, 0}; }
+  auto end() const { return Iterator{this, spans_.size()}; }
 
  private:
   struct Span {
     uint32_t name_begin, name_size, value_begin, value_size;
   };
-  std::string text_;
+  struct Iterator {
+    const HeaderList* list;
+    size_t i;
+    Field operator*() const { return (*list)[i]; }
+    Iterator& operator++() {
+      ++i;
+      return *this;
+    }
+    bool operator==(const Iterator&) const = default;
+  };
+  bool NameIs(const Span& span, std::string_view name) const;
+
+  std::string text_;  // removed and replaced fields stay in it until Clear()
   std::vector<Span> spans_;
+  size_t bytes_ = 0;
 };
 
 struct RequestHead {

@@ -55,7 +55,9 @@ struct Event {
     kReset,      // the stream is gone in both directions: `reason`, `reset_code`. Nothing follows for it
     kWritable,   // buffered_bytes(stream) fell to the low mark: SubmitData again
     kGoAway,     // the peer takes no new streams; streams above last_stream were not processed and may be retried
-    kUpgraded,   // HTTP/1: after 101 or a 2xx to CONNECT, data is raw from here in both directions
+    // HTTP/1: after 101 or a 2xx to CONNECT, data is raw from here in both directions: kData and SubmitData() carry it, whatever
+    // end_stream said about the request and the response head; kEnd is the peer's FIN.
+    kUpgraded,
   };
   Kind kind;
   StreamId stream = 0;
@@ -74,13 +76,18 @@ class Session {
   virtual ~Session() = default;
 
   // Parses bytes from the peer. Not kNone: the connection is broken; write what TakeOutput() still holds (a 400 or GOAWAY),
-  // then close. HTTP/1 sessions may take fewer bytes than given while a pipelined request waits for the current one:
-  // `consumed` says how many; feed the rest again after the response was submitted completely. HTTP/2 always takes all.
+  // then close. HTTP/2 always takes all. HTTP/1 sessions may take fewer bytes than given (`consumed`): while a pipelined
+  // request waits for the current one, while bytes after an Upgrade wait for the answer, and while stream_window_bytes are
+  // not consumed. Keep the rest (do not read more) and feed it again once wants_input() is true.
   [[nodiscard]] virtual Reason Feed(std::span<const uint8_t> bytes, size_t* consumed) = 0;
+  // False: Feed() would take nothing now. Turns true by Submit*() of the end of a response, and by Consume().
+  virtual bool wants_input() const = 0;
   // The peer sent FIN. A response delimited by the end of the connection ends in order; anything else unfinished is reset.
   virtual void FeedEof() = 0;
-  // What Feed()/FeedEof()/Submit*() caused, in order. Valid, with all it points to, until the next call of Feed(), FeedEof()
-  // or ClearEvents(); the bytes given to Feed() must live as long.
+  // What Feed(), FeedEof(), Submit*() and writing (kWritable) caused, in order. Valid, with all it points to, until the next
+  // call of Feed(), FeedEof() or ClearEvents(); the bytes given to Feed() must live as long. Submit*(), Consume() and Reset()
+  // may be called while walking it. Look again after Output() and OutputWritten(): call ClearEvents() when done with a batch,
+  // or the next look starts with the old ones. After Reset(id), skip what the batch still holds for that stream.
   virtual std::span<Event> events() = 0;
   virtual void ClearEvents() = 0;
 
@@ -110,6 +117,8 @@ class Session {
   virtual bool can_open_stream() const = 0;  // client
   // Nothing more will happen: drained and no stream open, or the protocol says close. Write Output(), then close.
   virtual bool finished() const = 0;
+  // HTTP/1 in raw mode: our direction has ended. Once Output() is written, send FIN and go on reading until finished().
+  virtual bool output_ended() const { return false; }
   virtual bool is_http2() const = 0;
 };
 
