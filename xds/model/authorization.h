@@ -20,7 +20,7 @@ struct L4Request {
 struct L4Decision {
   bool allowed = true;
   bool by_default = true;     // no policy matched
-  std::string_view policy;    // "namespace/name" of the one that decided; points into the policies
+  std::string policy;         // "namespace/name" of the one that decided; empty by default
 };
 
 // `policies`: those that apply to the destination workload (global, its namespace's, and the selector-based ones it names).

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xds/model/snapshot.h"
+
+namespace weft::model {
+
+std::string Workload::Identity() const {
+  // Istio's convention: no service account means "default".
+  std::string_view account = "default";
+  if (!service_account.empty()) account = service_account;
+  std::string out = "spiffe://";
+  out.reserve(out.size() + trust_domain.size() + namespace_name.size() + account.size() + 8);
+  out.append(trust_domain).append("/ns/").append(namespace_name).append("/sa/").append(account);
+  return out;
+}
+
+void Snapshot::Finish() {
+  workload_by_ip.clear();
+  for (const auto& [uid, workload] : workloads) {
+    // A pod on the host's network shares the node's address with others: the address says nothing
+    // about it.
+    if (workload->host_network) continue;
+    for (const IpAddress& ip : workload->addresses) {
+      auto [at, inserted] = workload_by_ip.try_emplace(ip, workload);
+      // Two claim one address (a pod was replaced and the removal has not come yet): the same one
+      // wins every time.
+      if (!inserted && workload->uid < at->second->uid) at->second = workload;
+    }
+  }
+}
+
+const Workload* Snapshot::FindWorkload(const IpAddress& ip) const {
+  const auto at = workload_by_ip.find(ip);
+  return at == workload_by_ip.end() ? nullptr : at->second.get();
+}
+
+}  // namespace weft::model
