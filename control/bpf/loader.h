@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel side of one node: loads, pins and attaches the BPF programs, and writes their maps.
+// Thread: the agent's one thread. Owns descriptors of maps and links; what is pinned outlives it,
+// so that the agent's death changes nothing. Not here: what to write (control/agent/kernel_sync),
+// stamping sockets (sockets_maps.h).
+#pragma once
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bpf/abi.h"
+#include "proxy/base/address.h"
+#include "proxy/base/status.h"
+
+namespace weft::bpf {
+
+// Entries of the maps. Used when the maps are made; adopted maps keep the sizes they were made
+// with.
+struct MapSizes {
+  uint32_t workloads = 1024;
+  uint32_t addresses = 65536;
+  uint32_t services = 16384;
+  uint32_t backends = 131072;
+  uint32_t verdicts = 131072;
+  uint32_t handovers = 65536;       // connections being set up at the same time
+  uint32_t spliced = 65536;         // sockets in the splice
+  uint32_t event_bytes = 1u << 20;  // a power of two and whole pages
+};
+
+struct KernelConfig {
+  std::string node;                        // NAME in <bpffs>/weft/NAME: [a-zA-Z0-9_-]{1,32}
+  std::string bpffs_root = "/sys/fs/bpf";  // mounted if it is not a bpffs yet
+  std::string cgroup_root;                 // cgroup2 mount; empty: from the mount table (probe.h)
+  std::string sockets_cgroup;              // absolute path of weft-sockets' cgroup; made if missing
+  MapSizes sizes;
+  bool splice = true;  // the node-wide switch; a workload also needs WEFT_WL_SPLICE
+};
+
+struct WorkloadConfig {
+  uint32_t id = 0;  // dense, never 0
+  uint32_t generation = 0;
+  uint32_t identity = 0;
+  uint32_t flags = 0;  // WEFT_WL_*
+  std::optional<IpAddress> ipv4;
+  std::optional<IpAddress> ipv6;
+};
+
+struct PeerConfig {
+  uint64_t netns_cookie = 0;  // of a workload of this node; 0: elsewhere
+  uint32_t workload = 0;
+  uint32_t identity = 0;
+  uint32_t flags = 0;           // WEFT_PEER_*
+  uint32_t workload_flags = 0;  // the local workload's WEFT_WL_*: SetWorkload does not update it
+};
+
+struct ServiceConfig {
+  uint32_t id = 0;
+  uint32_t flags = 0;  // WEFT_SVC_*
+  std::vector<SocketAddress> vips;
+  std::vector<SocketAddress> backends;
+};
+
+// What the splice did since the maps were made.
+struct SpliceStats {
+  uint64_t inserted = 0;       // sockets put into the map
+  uint64_t removed = 0;        // of those, closed again
+  uint64_t insert_failed = 0;  // map full, MPTCP: the connection stays on TCP
+  uint64_t messages = 0;       // redirected
+  uint64_t bytes = 0;
+  // Messages that went by TCP, by cause.
+  uint64_t switched_off = 0;
+  uint64_t no_peer = 0;     // the other end is not in the map (blocking, not accepted yet, closed)
+  uint64_t not_quiet = 0;   // bytes were under way by TCP
+  uint64_t peer_full = 0;   // back-pressure
+  uint64_t peer_waits = 0;  // the return rule: a reader that must not be overtaken
+  uint64_t peer_blocking = 0;  // the reader has become a blocking one
+  uint64_t redirect_failed = 0;
+};
+
+struct LateInsertion {
+  uint32_t inserted = 0;
+  uint32_t waiting =
+      0;  // eligible connections that their program has not accepted yet: run again soon
+};
+
+class Kernel final {
+ public:
+  // Loads the programs, pins maps and links under <bpffs>/weft/NAME/ and attaches them. Pinned maps
+  // and links of an earlier Open are adopted without a gap and their programs replaced; maps of
+  // another WEFT_ABI are an error that names both numbers.
+  static absl::StatusOr<std::unique_ptr<Kernel>> Open(const KernelConfig& config);
+  ~Kernel();  // what is pinned stays
+  Kernel(const Kernel&) = delete;
+  Kernel& operator=(const Kernel&) = delete;
+
+  // True if Open found the maps of an earlier agent: what it wrote is still in force.
+  bool adopted() const;
+
+  // Enrols: the sk_lookup program into the netns, then the map entry. Returns the netns cookie.
+  // Repeating it (also after a restart) replaces both without a gap. A duplicate of the descriptor
+  // is kept until DetachWorkload.
+  absl::StatusOr<uint64_t> AttachWorkload(int netns_fd, const WorkloadConfig& workload);
+  // Changes flags, identity or addresses of an attached workload.
+  absl::Status SetWorkload(uint64_t netns_cookie, const WorkloadConfig& workload);
+  // Releases. OK if it was not attached.
+  absl::Status DetachWorkload(uint64_t netns_cookie);
+  // Everything enrolled, by an earlier agent too: (netns cookie, entry).
+  std::vector<std::pair<uint64_t, weft_workload>> Workloads() const;
+
+  absl::Status SetPeer(const IpAddress& address, const PeerConfig& peer);
+  absl::Status RemovePeer(const IpAddress& address);
+  std::vector<IpAddress> Peers() const;
+
+  // Replaces the service of that id: VIPs it no longer has disappear. Backends first, so that no
+  // connect sees a hole.
+  absl::Status SetService(const ServiceConfig& service);
+  absl::Status RemoveService(uint32_t id);
+  std::vector<uint32_t> Services() const;
+
+  // `port` in host order, 0: any. See weft_verdicts in bpf/abi.h.
+  absl::Status SetVerdict(uint32_t workload, uint32_t identity, uint16_t port,
+                          weft_verdict verdict);
+  absl::Status RemoveVerdict(uint32_t workload, uint32_t identity, uint16_t port);
+  std::vector<weft_verdict_key> Verdicts() const;
+
+  absl::Status SetSplice(bool on);
+  // Puts accepted connections of this netns whose program uses non-blocking sockets into the
+  // splice, and learns from it which servers do (bpf/sockops/late.bpf.c). Normally called by
+  // RunDueLateInsertions.
+  absl::StatusOr<LateInsertion> RunLateInsertion(int netns_fd);
+  // Runs it for the workloads that asked (an event that Consume keeps for itself). Returns true if
+  // connections are still waiting to be accepted: call again after some 20 ms. Call after each
+  // Consume.
+  bool RunDueLateInsertions();
+
+  // Sum over CPUs, indexed by weft_reason.
+  std::array<uint64_t, WEFT_R_MAX> Counters() const;
+  SpliceStats GetSpliceStats() const;
+
+  // Readable when there are events; then call Consume until the next wait. The event is valid
+  // during the callback only.
+  int events_fd() const;
+  void Consume(const std::function<void(const weft_event&)>& callback);
+
+  // Detaches and unpins everything of this node, for this and any other process. Connections on the
+  // splice stay on it until they end (facts/splice.md f), so the switch is turned off first.
+  absl::Status Unload();
+  // The same without loading anything: for an uninstall after a crash. OK if nothing is there.
+  static absl::Status UnloadNode(const std::string& bpffs_root, const std::string& node);
+
+ private:
+  struct State;
+  explicit Kernel(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// The kernel's number of a network namespace: never reused within a boot.
+absl::StatusOr<uint64_t> NetnsCookie(int netns_fd);
+
+}  // namespace weft::bpf

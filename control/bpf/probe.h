@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// What this kernel offers, for `weft check` and for Kernel::Open: each feature by trying it, with
+// what its absence means. Thread: any; nothing is kept. Needs root for most probes; says so instead
+// of guessing.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "proxy/base/status.h"
+
+namespace weft::bpf {
+
+struct Feature {
+  std::string name;  // "netns_cookie"
+  bool present = false;
+  bool required = false;    // without it Weft does not start
+  std::string detail;       // what was found, or the error
+  std::string consequence;  // if absent
+  std::string remedy;       // if absent
+};
+
+// All features, in the order they should be shown.
+std::vector<Feature> ProbeFeatures(const std::string& bpffs_root = "/sys/fs/bpf");
+
+// The mount point of cgroup v2, from /proc/self/mountinfo: /sys/fs/cgroup, or
+// /sys/fs/cgroup/unified on hybrid hosts.
+absl::StatusOr<std::string> FindCgroup2Root();
+bool IsBpffs(const std::string& path);
+// Mounts a bpffs at `path` (made if missing) unless there is one.
+absl::Status MountBpffs(const std::string& path);
+
+}  // namespace weft::bpf
