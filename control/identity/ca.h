@@ -54,8 +54,4 @@ class CertificateAuthority final {
   std::unique_ptr<Core> core_;
 };
 
-// True for spiffe://TRUST-DOMAIN/PATH as SPIFFE-ID 2 allows it: lower-case trust domain, non-empty
-// path segments of [A-Za-z0-9._-], no "." or "..", no trailing slash, at most 2048 bytes.
-bool IsValidSpiffeId(std::string_view id);
-
 }  // namespace weft::identity

@@ -4,6 +4,7 @@
 // have exactly that form (RFC 8446 4.4.3: 64 spaces, "TLS 1.3, server CertificateVerify" or "client", 0, a hash of 32 or 48 bytes).
 // The control channel, /run/weft/NAME/keyd.sock, root only, is the agent's. Answers come in order; one packet a message.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 namespace weft::ipc {

@@ -11,6 +11,7 @@
 
 #include "proxy/base/address.h"
 #include "proxy/base/status.h"
+#include "proxy/base/task.h"
 
 namespace weft::net {
 

@@ -14,7 +14,7 @@ namespace weft::net {
 // that is closed with IO_ERROR.
 std::unique_ptr<Stream> MakeSocketStream(asio::any_io_executor executor, int fd);
 
-// The Reason for an errno of a read, write or connect.
-Reason ReasonOfErrno(int error);
+// The Reason for the errno with which a connect ended; NONE for 0.
+Reason ReasonOfConnectErrno(int error);
 
 }  // namespace weft::net
