@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The clusters a worker uses, by name, following the snapshot: a cluster costs nothing until its first request, and is compared
-// by pointer afterwards, so that adopting a snapshot with 100 000 endpoints costs what changed.
-// Thread: the worker that owns it.
+// The clusters a worker uses, by name, following the snapshot: a cluster costs nothing until its
+// first request, and is compared by pointer afterwards, so that adopting a snapshot with 100 000
+// endpoints costs what changed. Thread: the worker that owns it.
 #pragma once
 #include <memory>
 #include <string>

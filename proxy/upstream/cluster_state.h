@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What one worker knows of one cluster: its endpoints as a dense table, who is healthy, whose turn it is, and the cluster's and
-// endpoints' rows in the node table. Rebuilt when the snapshot's Cluster or Endpoints change; endpoints that stay keep their
-// rows, hence counts and ejections.
+// What one worker knows of one cluster: its endpoints as a dense table, who is healthy, whose turn
+// it is, and the cluster's and endpoints' rows in the node table. Rebuilt when the snapshot's
+// Cluster or Endpoints change; endpoints that stay keep their rows, hence counts and ejections.
 // Thread: the worker that owns it. Not here: connections (proxy/worker/http_pool.h).
 #pragma once
 #include <cstdint>
@@ -18,8 +18,8 @@
 
 namespace weft::upstream {
 
-// A counted pointer within one worker (not thread safe): Host and ClusterState outlive a configuration change while requests
-// or connections still use them.
+// A counted pointer within one worker (not thread safe): Host and ClusterState outlive a
+// configuration change while requests or connections still use them.
 template <typename T>
 class Ref final {
  public:
@@ -112,10 +112,12 @@ class ClusterState final {
   const std::shared_ptr<const model::Cluster>& shared_config() const { return config_; }
   const std::string& name() const { return config_->name; }
   // Takes a new configuration of the same name; does nothing if neither pointer changed.
-  void Update(std::shared_ptr<const model::Cluster> config, std::shared_ptr<const model::Endpoints> endpoints);
+  void Update(std::shared_ptr<const model::Cluster> config,
+              std::shared_ptr<const model::Endpoints> endpoints);
 
-  // The endpoint for the next attempt; empty: NO_HEALTHY_UPSTREAM. Avoids `tried` for up to `attempts` further tries (a retry's
-  // previous hosts), but rather repeats one than finds none. `original`: for ORIGINAL_DST clusters, whose endpoint it is.
+  // The endpoint for the next attempt; empty: NO_HEALTHY_UPSTREAM. Avoids `tried` for up to
+  // `attempts` further tries (a retry's previous hosts), but rather repeats one than finds none.
+  // `original`: for ORIGINAL_DST clusters, whose endpoint it is.
   HostRef Pick(Random& random, std::span<const HostRef> tried = {}, uint32_t attempts = 0,
                const SocketAddress* original = nullptr);
 
@@ -129,7 +131,8 @@ class ClusterState final {
 
   // Counts, and may eject `host`. Once per attempt.
   void Report(Host& host, Outcome outcome, TimePoint now, Random& random);
-  // Lets ejected endpoints return whose time is over, if the interval has passed since the last sweep by any worker.
+  // Lets ejected endpoints return whose time is over, if the interval has passed since the last
+  // sweep by any worker.
   void Sweep(TimePoint now);
 
   std::span<const HostRef> hosts() const { return hosts_; }
@@ -140,14 +143,14 @@ class ClusterState final {
  private:
   // The endpoints in use at the moment: of one priority, healthy ones (or all of it, in panic).
   struct Candidates {
-    std::vector<uint32_t> hosts;            // indices into hosts_
-    std::vector<uint64_t> cumulative;       // weights, only if they differ
+    std::vector<uint32_t> hosts;       // indices into hosts_
+    std::vector<uint64_t> cumulative;  // weights, only if they differ
     struct Turn {
       double deadline;
       uint32_t index;
     };
-    std::vector<Turn> turns;                // weighted round robin: a heap, earliest deadline first
-    size_t next = 0;                        // plain round robin
+    std::vector<Turn> turns;  // weighted round robin: a heap, earliest deadline first
+    size_t next = 0;          // plain round robin
     uint32_t epoch = 0;
     bool valid = false;
   };

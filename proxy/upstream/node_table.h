@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The state of all upstreams of one proxy process in one sealed memfd (DESIGN.md 6): circuit-breaker counts, ejections and
-// per-endpoint counters, shared by its workers and readable by other processes. Counters have one writer each (a worker's own
-// cell) and readers sum; what must be exact across workers (breakers, ejections) is one shared atomic.
-// Threads: any; acquiring and releasing rows takes a mutex (configuration changes only), the rest is lock free.
-// Owns the mapping. Not here: which endpoints exist (cluster_state.h), when one is ejected (outlier.h).
+// The state of all upstreams of one proxy process in one sealed memfd (DESIGN.md 6):
+// circuit-breaker counts, ejections and per-endpoint counters, shared by its workers and readable
+// by other processes. Counters have one writer each (a worker's own cell) and readers sum; what
+// must be exact across workers (breakers, ejections) is one shared atomic. Threads: any; acquiring
+// and releasing rows takes a mutex (configuration changes only), the rest is lock free. Owns the
+// mapping. Not here: which endpoints exist (cluster_state.h), when one is ejected (outlier.h).
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -52,8 +53,10 @@ struct alignas(64) EndpointRow {
   SocketAddress address;
   uint16_t pad[3] = {};
   std::atomic<uint32_t> consecutive_5xx{0};
-  std::atomic<uint32_t> backoff{0};         // how often the base ejection time counts; shrinks while it behaves
-  std::atomic<int64_t> ejected_until_ns{0};  // 0: not ejected. Past it the next sweep lets it return
+  std::atomic<uint32_t> backoff{
+      0};  // how often the base ejection time counts; shrinks while it behaves
+  std::atomic<int64_t> ejected_until_ns{
+      0};  // 0: not ejected. Past it the next sweep lets it return
   std::atomic<uint64_t> ejections{0};
 };
 static_assert(sizeof(EndpointRow) == 64);
@@ -64,7 +67,8 @@ struct alignas(64) ClusterRow {
   // Second line: rarely written.
   alignas(64) std::atomic<uint32_t> used{0};
   std::atomic<uint32_t> ejected{0};  // endpoints ejected now
-  std::atomic<uint32_t> epoch{0};    // grows with each ejection and return: cached healthy lists are stale
+  std::atomic<uint32_t> epoch{
+      0};  // grows with each ejection and return: cached healthy lists are stale
   std::atomic<int64_t> last_sweep_ns{0};
   char name[168] = {};  // cut if longer, always 0-terminated
 };
@@ -74,7 +78,8 @@ struct TableHeader {
   uint64_t magic = 0;
   uint32_t version = 0;
   uint32_t workers = 0;
-  uint64_t generation = 0;  // given by the supervisor: a reader ignores a segment whose generation is not the live one's
+  uint64_t generation = 0;  // given by the supervisor: a reader ignores a segment whose generation
+                            // is not the live one's
   uint32_t clusters = 0;    // capacity
   uint32_t endpoints = 0;
 };
@@ -82,7 +87,8 @@ struct TableHeader {
 struct NodeTableOptions {
   uint32_t workers = 1;
   uint64_t generation = 1;
-  uint32_t clusters = 8192;     // pages are taken when first touched: capacity costs address space only
+  uint32_t clusters =
+      8192;  // pages are taken when first touched: capacity costs address space only
   uint32_t endpoints = 131072;
 };
 
@@ -90,16 +96,17 @@ struct OutlierEvent {
   int64_t time_ns = 0;  // CLOCK_MONOTONIC
   std::string cluster;
   SocketAddress address;
-  bool ejected = false;            // false: returned
-  int64_t duration_ms = 0;         // of the ejection
-  uint64_t ejections = 0;          // so far
+  bool ejected = false;     // false: returned
+  int64_t duration_ms = 0;  // of the ejection
+  uint64_t ejections = 0;   // so far
 };
 
 class NodeTable final {
  public:
   // Makes the memfd itself.
   static absl::StatusOr<std::unique_ptr<NodeTable>> Create(const NodeTableOptions& options);
-  // The supervisor made the memfd (NewSegment) and passed it; this process becomes its only writer. Takes the descriptor.
+  // The supervisor made the memfd (NewSegment) and passed it; this process becomes its only writer.
+  // Takes the descriptor.
   static absl::StatusOr<std::unique_ptr<NodeTable>> Adopt(int fd);
   // A sized, zeroed, size-sealed memfd for Adopt() in another process.
   static absl::StatusOr<int> NewSegment(const NodeTableOptions& options);
@@ -110,8 +117,9 @@ class NodeTable final {
   int fd() const { return fd_; }
   uint32_t workers() const { return header_->workers; }
 
-  // Rows are counted: the same cluster or endpoint asked for by several workers is one row, zeroed when the last lets go. When
-  // the table is full, row 0, which all the rest share and which is never ejected, is returned and counted in full().
+  // Rows are counted: the same cluster or endpoint asked for by several workers is one row, zeroed
+  // when the last lets go. When the table is full, row 0, which all the rest share and which is
+  // never ejected, is returned and counted in full().
   uint32_t AcquireCluster(std::string_view name);
   void ReleaseCluster(uint32_t row);
   uint32_t AcquireEndpoint(uint32_t cluster, const SocketAddress& address);
@@ -145,7 +153,9 @@ class NodeTable final {
     }
   };
   NodeTable(int fd, void* memory, size_t size);
-  size_t EndpointStride() const { return sizeof(EndpointRow) + header_->workers * sizeof(WorkerCell); }
+  size_t EndpointStride() const {
+    return sizeof(EndpointRow) + header_->workers * sizeof(WorkerCell);
+  }
   EndpointRow* EndpointAt(uint32_t row) {
     return reinterpret_cast<EndpointRow*>(endpoints_ + row * EndpointStride());
   }
@@ -167,8 +177,8 @@ class NodeTable final {
   std::atomic<uint64_t> full_{0};
 };
 
-// Another process's segment, mapped read-only. `generation`: the live one, from the supervisor; a segment of another generation
-// belongs to a process that is gone and is refused.
+// Another process's segment, mapped read-only. `generation`: the live one, from the supervisor; a
+// segment of another generation belongs to a process that is gone and is refused.
 class NodeTableView final {
  public:
   static absl::StatusOr<std::unique_ptr<NodeTableView>> Open(int fd, uint64_t generation);
@@ -187,7 +197,8 @@ class NodeTableView final {
   size_t size_;
 };
 
-// Admission: one shared fetch_add. Never lets in more than `limit` at once, whatever the number of threads; a refusal is counted.
+// Admission: one shared fetch_add. Never lets in more than `limit` at once, whatever the number of
+// threads; a refusal is counted.
 inline bool TryAdmit(ClusterRow& row, Limit which, uint32_t limit) {
   std::atomic<uint32_t>& in_use = row.in_use[static_cast<size_t>(which)];
   if (in_use.fetch_add(1, std::memory_order_relaxed) < limit) return true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Outlier detection as Envoy does it: so many 5xx in a row eject an endpoint for base time x number of ejections; a sweep lets it
-// return. Works on the node table only, so a verdict of one worker holds for all at once. Any thread; the time is a parameter.
+// Outlier detection as Envoy does it: so many 5xx in a row eject an endpoint for base time x number
+// of ejections; a sweep lets it return. Works on the node table only, so a verdict of one worker
+// holds for all at once. Any thread; the time is a parameter.
 #pragma once
 #include "proxy/upstream/node_table.h"
 #include "proxy/upstream/random.h"
@@ -8,10 +9,12 @@
 
 namespace weft::upstream {
 
-// A 5xx, a timeout, a reset or a failed connect. True if this one ejected the endpoint. `hosts`: of the cluster, for
-// max_ejection_percent; at least one may always be ejected. `random` decides enforcing_consecutive_5xx_percent.
-bool ReportFailure(NodeTable& table, uint32_t cluster, uint32_t endpoint, const model::OutlierDetection& config,
-                   size_t hosts, TimePoint now, Random& random);
+// A 5xx, a timeout, a reset or a failed connect. True if this one ejected the endpoint. `hosts`: of
+// the cluster, for max_ejection_percent; at least one may always be ejected. `random` decides
+// enforcing_consecutive_5xx_percent.
+bool ReportFailure(NodeTable& table, uint32_t cluster, uint32_t endpoint,
+                   const model::OutlierDetection& config, size_t hosts, TimePoint now,
+                   Random& random);
 // Anything else: the row of failures is broken.
 inline void ReportSuccess(EndpointRow& row) {
   // Mostly zero already: do not dirty a line that all workers read.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A worker's source of randomness for balancing, splits, jitter and request ids: xoshiro256**, seeded once, so that a test
-// that gives the seed gets the same decisions. Not for keys. Thread: the worker that owns it.
+// A worker's source of randomness for balancing, splits, jitter and request ids: xoshiro256**,
+// seeded once, so that a test that gives the seed gets the same decisions. Not for keys. Thread:
+// the worker that owns it.
 #pragma once
 #include <cstdint>
 

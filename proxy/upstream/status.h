@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The upstreams as plain values for status and /clusters: what the snapshot has, with the counts of the node table.
-// Any thread (it takes the table's row mutex for a moment per endpoint).
+// The upstreams as plain values for status and /clusters: what the snapshot has, with the counts of
+// the node table. Any thread (it takes the table's row mutex for a moment per endpoint).
 #pragma once
 #include <optional>
 #include <string>
@@ -26,13 +26,14 @@ struct EndpointStatus {
 
 struct ClusterStatus {
   std::string name;
-  uint32_t max[kLimits] = {};     // limits, by upstream::Limit
+  uint32_t max[kLimits] = {};  // limits, by upstream::Limit
   uint32_t in_use[kLimits] = {};
   uint64_t overflows[kLimits] = {};
   std::vector<EndpointStatus> endpoints;
 };
 
 // Sorted by name.
-std::vector<ClusterStatus> Status(const NodeTable& table, const model::Snapshot& snapshot, TimePoint now);
+std::vector<ClusterStatus> Status(const NodeTable& table, const model::Snapshot& snapshot,
+                                  TimePoint now);
 
 }  // namespace weft::upstream
