@@ -9,9 +9,9 @@
 
 namespace weft::http {
 
-// An ordered list of header fields in one growing buffer: no allocation per field, and none at all once the buffer has grown
-// and the list is reused by Clear(). Names are stored in lower case (RFC 9113 8.2); lookups ignore case.
-// Views are valid until the next non-const call.
+// An ordered list of header fields in one growing buffer: no allocation per field, and none at all
+// once the buffer has grown and the list is reused by Clear(). Names are stored in lower case (RFC
+// 9113 8.2); lookups ignore case. Views are valid until the next non-const call.
 class HeaderList final {
  public:
   struct Field {
