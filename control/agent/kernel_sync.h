@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernel's maps should hold, computed from the configuration and the enrolled workloads.
+// Pure: no kernel, no clock. The agent applies the difference to what it applied before, so a small
+// change is a few map updates. Thread: the agent's.
+#pragma once
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "bpf/abi.h"
+#include "proxy/base/address.h"
+#include "xds/model/snapshot.h"
+
+namespace weft::agent {
+
+// Dense numbers for names, never 0, never reused while the agent lives: the kernel knows
+// identities, services and policies by them.
+class Numbers final {
+ public:
+  uint32_t Of(std::string_view name);
+  // Empty for a number that was never given.
+  std::string_view NameOf(uint32_t number) const;
+
+ private:
+  std::unordered_map<std::string, uint32_t> numbers_;
+  std::vector<std::string> names_;
+};
+
+struct KernelNumbers {
+  Numbers identities;  // SPIFFE ids
+  Numbers services;    // "namespace/hostname:port"
+  Numbers rules;       // "namespace/name" of a policy, with what it did
+};
+
+// An enrolled workload as the kernel needs it.
+struct LocalPod {
+  std::string uid;  // in the workload API; empty: not known there yet
+  uint32_t id = 0;
+  uint32_t generation = 0;
+  uint64_t netns_cookie = 0;
+  std::string identity;
+  std::vector<IpAddress> addresses;
+  bool splice = false;
+  bool proxy_ready = false;
+};
+
+struct KernelWorkload {
+  uint32_t id = 0, generation = 0, identity = 0, flags = 0;
+  std::vector<IpAddress> addresses;
+  bool operator==(const KernelWorkload&) const = default;
+};
+struct KernelPeer {
+  uint64_t netns_cookie = 0;
+  uint32_t workload = 0, identity = 0, flags = 0, workload_flags = 0;
+  bool operator==(const KernelPeer&) const = default;
+};
+struct KernelService {
+  uint32_t flags = 0;
+  std::vector<SocketAddress> vips, backends;
+  bool operator==(const KernelService&) const = default;
+};
+struct VerdictKey {
+  uint32_t workload = 0, identity = 0;
+  uint16_t port = 0;  // 0: any other
+  auto operator<=>(const VerdictKey&) const = default;
+};
+struct Verdict {
+  bool allow = false;
+  uint32_t rule = 0;
+  bool operator==(const Verdict&) const = default;
+};
+
+struct KernelState {
+  std::map<uint64_t, KernelWorkload> workloads;  // by netns cookie
+  std::map<IpAddress, KernelPeer> peers;
+  std::map<uint32_t, KernelService> services;  // by number
+  std::map<VerdictKey, Verdict> verdicts;
+};
+
+// A service port is L7 exactly if its listener has an HTTP chain. A workload whose policies look at
+// source addresses is never direct: identities alone cannot decide them. A workload that names an
+// unknown policy denies everybody.
+KernelState CompileKernelState(const model::Snapshot& snapshot, const std::vector<LocalPod>& pods,
+                               KernelNumbers& numbers);
+
+// What has to be written and removed to get from `have` to `want`.
+struct KernelChanges {
+  std::vector<uint64_t> workloads;  // to set (new ones are attached by the enrolment)
+  std::vector<IpAddress> set_peers, remove_peers;
+  std::vector<uint32_t> set_services, remove_services;
+  std::vector<VerdictKey> set_verdicts, remove_verdicts;
+  size_t count() const;
+};
+KernelChanges DiffKernelState(const KernelState& have, const KernelState& want);
+
+}  // namespace weft::agent

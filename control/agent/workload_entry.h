@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// A workload outside Kubernetes, as written down by people (YAML; JSON is YAML), and the check that
+// its network namespace is what it says. No thread of its own; InspectNetns uses a short-lived one,
+// because setns() moves a whole thread.
+#pragma once
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proxy/base/address.h"
+#include "proxy/base/status.h"
+
+namespace weft::agent {
+
+struct WorkloadEntry {
+  std::string name, namespace_name, service_account;
+  std::string netns;  // path, e.g. /run/netns/client
+  std::vector<IpAddress> addresses;
+  std::map<std::string, std::string> labels, annotations;
+  bool splice = false;  // annotation weft.dev/splice: on (default off)
+
+  std::string Key() const { return namespace_name + "/" + name; }
+  std::string Identity(std::string_view trust_domain) const;
+  bool operator==(const WorkloadEntry&) const = default;
+};
+
+// `source` starts the error ("/etc/weft/workloads/a.yaml:3: ..."). Unknown fields are errors.
+absl::StatusOr<WorkloadEntry> ParseWorkloadEntry(const std::string& text,
+                                                 const std::string& source);
+
+// Opens the namespace. FailedPrecondition if its lo is down or it owns none of the addresses. The
+// caller owns the descriptor.
+absl::StatusOr<int> OpenNetns(const WorkloadEntry& entry);
+
+}  // namespace weft::agent

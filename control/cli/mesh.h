@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// The demo's world (deploy/demo/README.md) on top of Topology: two nodes, the fabric between them,
+// weft-control, the pods with their real programs, and an agent per node. `weft demo` and
+// tests/mesh build the same one under different prefixes. Thread: one.
+#pragma once
+#include <chrono>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "control/cli/process.h"
+#include "control/cli/topology.h"
+#include "proxy/base/status.h"
+
+namespace weft::cli {
+
+struct Pod {
+  std::string name, node, address, account;
+  enum class App { kNone, kNginx, kRedis } app = App::kNone;
+  bool enrolled = true;
+};
+// The pods of deploy/demo/README.md, and two outside the mesh on node-a (bare-client, bare-redis)
+// for comparison.
+const std::vector<Pod>& DemoPods();
+inline const std::vector<std::string> kDemoNodes = {"node-a", "node-b"};
+
+struct MeshOptions {
+  std::string prefix = "weft-demo-";
+  std::string dir = "/run/weft-demo";
+  std::string bin_dir;    // weft-agent and its siblings
+  std::string manifests;  // copied to DIR/manifests
+  bool splice = true;     // weft.dev/splice of every workload
+};
+
+class Mesh final {
+ public:
+  static absl::StatusOr<std::unique_ptr<Mesh>> Create(MeshOptions options);
+
+  // In this order. Each waits until what it started answers.
+  absl::Status BuildNetwork();
+  absl::Status StartApps();
+  absl::Status StartControl();
+  absl::Status StartAgents();
+  absl::Status WaitReady(std::chrono::seconds limit);
+
+  Topology& topology() { return *topology_; }
+  const MeshOptions& options() const { return options_; }
+  std::string ManifestDir() const { return options_.dir + "/manifests"; }
+  // Namespace of a pod, a node or "control".
+  std::string Netns(const std::string& name) const { return topology_->Name(name); }
+  std::string AgentSocket(const std::string& node) const;
+  std::string RunDir(const std::string& node) const;
+  std::string AppDir(const std::string& pod) const { return options_.dir + "/apps/" + pod; }
+  std::string AccessLog(const std::string& pod) const { return AppDir(pod) + "/access.log"; }
+  // web pods answer 503 while this file exists.
+  std::string FailFile(const std::string& pod) const { return AppDir(pod) + "/fail"; }
+  // Where the two nodes meet: node-a's device on the fabric.
+  static constexpr const char* kFabricDevice = "fabric0";
+
+  // Runs a program in a pod's namespace.
+  absl::StatusOr<RunResult> In(const std::string& pod, std::vector<std::string> argv,
+                               std::chrono::milliseconds timeout = std::chrono::seconds(20)) const;
+  // GET on the node's agent; the body of a 200.
+  absl::StatusOr<std::string> AskAgent(const std::string& node, const std::string& target) const;
+
+  absl::Status StartAgent(const std::string& node);
+  ProcessId agent(const std::string& node) const;
+
+ private:
+  explicit Mesh(MeshOptions options) : options_(std::move(options)) {}
+  absl::Status WriteWorkloads(const std::string& node);
+  absl::Status StartNginx(const Pod& pod);
+  absl::Status StartRedis(const Pod& pod);
+
+  MeshOptions options_;
+  std::unique_ptr<Topology> topology_;
+  std::map<std::string, ProcessId> agents_;
+  std::string bpffs_;
+};
+
+}  // namespace weft::cli
