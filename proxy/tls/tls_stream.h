@@ -22,6 +22,7 @@ struct HandshakeResult {
   // TLS_HANDSHAKE_FAILED, TLS_HANDSHAKE_TIMEOUT, CERT_EXPIRED, CERT_UNTRUSTED, CERT_BAD_SPIFFE,
   // IDENTITY_MISMATCH, or what the transport said.
   Reason reason = WEFT_R_NONE;
+  std::string detail;         // failures only: for a log line, in BoringSSL's words
   std::string peer_identity;  // verified SPIFFE id; empty: none was asked for or shown
   std::string alpn;
   std::chrono::system_clock::time_point
