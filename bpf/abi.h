@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Types shared by the kernel programs and user space. C11 and C++20. Any change to a layout or a meaning bumps WEFT_ABI:
- * pinned maps carry it, and an agent refuses to adopt maps of another ABI.
- * Addresses are always 16 bytes in network order, IPv4 mapped (::ffff:a.b.c.d); ports are in network order (_be).
- * Only bpf/address.h fills struct weft_addr in BPF, control/bpf/address.h in C++. Every padding byte is named and zero. */
+/* Types shared by the kernel programs and user space. C11 and C++20. Any change to a layout or a
+ * meaning bumps WEFT_ABI: pinned maps carry it, and an agent refuses to adopt maps of another ABI.
+ * Addresses are always 16 bytes in network order, IPv4 mapped (::ffff:a.b.c.d); ports are in
+ * network order (_be). Only bpf/address.h fills struct weft_addr in BPF, control/bpf/address.h in
+ * C++. Every padding byte is named and zero. */
 #ifndef WEFT_BPF_ABI_H
 #define WEFT_BPF_ABI_H
 
@@ -20,14 +21,17 @@
 
 /* Ports in a workload's netns (host order). */
 #define WEFT_PORT_OUTBOUND 15001
-#define WEFT_PORT_INBOUND 15006
-#define WEFT_PORT_HBONE 15008
-#define WEFT_PORT_DNS 15053
+#define WEFT_PORT_INBOUND  15006
+#define WEFT_PORT_HBONE    15008
+#define WEFT_PORT_DNS      15053
 
-/* Private socket option level and names ("WEFT"). Answered only for sockets of the agent whose programs are attached to the
- * cgroup of weft-sockets, and only if the socket carries that agent's stamp. */
+/* Private socket option level and names ("WEFT"). Answered only for sockets of the agent whose
+ * programs are attached to the cgroup of weft-sockets, and only if the socket carries that agent's
+ * stamp. */
 #define WEFT_SOL 0x57454654
-#define WEFT_SO_CLIENT 1   /* set, before connect, on a to-app socket: struct weft_addr the app shall see as its peer */
+#define WEFT_SO_CLIENT                                                                          \
+	1 /* set, before connect, on a to-app socket: struct weft_addr the app shall see as its \
+	     peer */
 #define WEFT_SO_ORIGINAL 2 /* get, on a connection accepted at 15001: struct weft_original */
 
 struct weft_addr {
@@ -47,7 +51,8 @@ WEFT_SIZE(struct weft_flow, 40);
 /* What the kernel knows of a captured connection when it hands it to the proxy. */
 struct weft_original {
 	struct weft_addr dst;    /* what the program asked for */
-	struct weft_addr picked; /* the endpoint the kernel chose for an L4 service; all zero: the proxy chooses */
+	struct weft_addr picked; /* the endpoint the kernel chose for an L4 service; all zero: the
+				    proxy chooses */
 };
 WEFT_SIZE(struct weft_original, 40);
 
@@ -62,12 +67,14 @@ enum weft_role {
 
 /* Socket storage of every socket the mesh knows. */
 struct weft_sock {
-	__u32 role;              /* enum weft_role */
-	__u32 workload;          /* struct weft_workload.id; 0: none */
-	__u32 generation;        /* of the workload's enrolment, to tell a reused id */
-	__u32 flags;             /* WEFT_SOCK_* */
-	struct weft_addr peer;   /* what getpeername() and accept() answer instead; all zero: the truth */
-	__u32 verdict;           /* enum weft_reason of the connect: DIRECT, PROXIED, ... */
+	__u32 role;            /* enum weft_role */
+	__u32 workload;        /* struct weft_workload.id; 0: none */
+	__u32 generation;      /* of the workload's enrolment, to tell a reused id */
+	__u32 flags;           /* WEFT_SOCK_* */
+	struct weft_addr peer; /* APP: what getpeername() and accept() answer instead; all zero: the
+				* truth. LISTENER, accepted: the original destination. TO_APP: the
+				* client the app shall see */
+	__u32 verdict;         /* enum weft_reason of the connect: DIRECT, PROXIED, ... */
 	struct weft_addr picked; /* see struct weft_original */
 	__u32 source_identity;   /* the identity that connected, for accepted direct connections */
 	__u32 pid;               /* process that created or connected it */
@@ -75,33 +82,40 @@ struct weft_sock {
 	__u8 comm[16];
 };
 WEFT_SIZE(struct weft_sock, 88);
-#define WEFT_SOCK_SPLICE 1u  /* both ends are of this agent and the workload's splice is on */
-#define WEFT_SOCK_VIA_TCP 2u /* the last message went by TCP: splicing needs the return rule (DESIGN 4.5) */
+#define WEFT_SOCK_SPLICE 1u /* both ends are of this agent and the workload's splice is on */
+#define WEFT_SOCK_VIA_TCP \
+	2u /* the last message went by TCP: splicing needs the return rule (DESIGN 4.5) */
 #define WEFT_SOCK_IN_MAP 4u
+#define WEFT_SOCK_REFUSED \
+	8u /* TCP_CONNECT failed closed; undone if the program connects it again */
+#define WEFT_SOCK_SEEN_BLOCKING 16u /* late.bpf.c saw it accepted and blocking once */
 
 /* weft_workloads: netns cookie -> workload. Written by the agent at enrolment. */
 struct weft_workload {
-	__u32 id;         /* dense, never 0 */
+	__u32 id; /* dense, never 0 */
 	__u32 generation;
-	__u32 identity;   /* weft_addrs / weft_verdicts use the same numbers; 0: unknown identity */
-	__u32 flags;      /* WEFT_WL_* */
-	__u8 ipv4[16];    /* own addresses, all zero if there is none */
+	__u32 identity; /* weft_addrs / weft_verdicts use the same numbers; 0: unknown identity */
+	__u32 flags;    /* WEFT_WL_* */
+	__u8 ipv4[16];  /* own addresses, all zero if there is none */
 	__u8 ipv6[16];
 };
 WEFT_SIZE(struct weft_workload, 48);
-#define WEFT_WL_SPLICE 1u      /* weft.dev/splice: on */
-#define WEFT_WL_PROXY_READY 2u /* a proxy listens in this netns; without it captured connects get ECONNREFUSED */
-#define WEFT_WL_L7_INBOUND 4u  /* L7 policy or routes for this workload: never direct */
+#define WEFT_WL_SPLICE 1u /* weft.dev/splice: on */
+#define WEFT_WL_PROXY_READY \
+	2u /* a proxy listens in this netns; without it captured connects get ECONNREFUSED */
+#define WEFT_WL_L7_INBOUND   4u /* L7 policy or routes for this workload: never direct */
 #define WEFT_WL_DEFAULT_DENY 8u /* ALLOW policies select it: what matches none is denied */
-#define WEFT_WL_STRICT 16u     /* plaintext from outside the mesh is refused (by the proxy at 15006) */
+#define WEFT_WL_STRICT                                                            \
+	16u /* plaintext from outside the mesh is refused (by the proxy at 15006) \
+	     */
 
 /* weft_addrs: 16-byte address -> who has it. Written by the agent, from the workload API. */
 struct weft_peer {
 	__u64 netns_cookie; /* of a local workload; 0: on another node */
 	__u32 workload;     /* id of a local workload, or 0 */
 	__u32 identity;
-	__u32 flags;        /* WEFT_PEER_* */
-	__u32 wl_flags;     /* copy of the local workload's WEFT_WL_*, saves a lookup */
+	__u32 flags;    /* WEFT_PEER_* */
+	__u32 wl_flags; /* copy of the local workload's WEFT_WL_*, saves a lookup */
 };
 WEFT_SIZE(struct weft_peer, 24);
 #define WEFT_PEER_HBONE 1u
@@ -121,8 +135,9 @@ struct weft_backend_key {
 	__u32 index;
 };
 
-/* weft_verdicts: (destination workload, source identity, destination port) -> verdict, compiled by the agent from the
- * authorization policies, DENY before ALLOW. Looked up with the port, then with port 0. No entry: the workload's default. */
+/* weft_verdicts: (destination workload, source identity, destination port) -> verdict, compiled by
+ * the agent from the authorization policies, DENY before ALLOW. Looked up with the port, then with
+ * port 0. No entry: the workload's default. */
 struct weft_verdict_key {
 	__u32 workload;
 	__u32 identity;
@@ -135,12 +150,13 @@ struct weft_verdict {
 	__u32 rule;  /* the agent's number of the policy that decided; 0: none */
 };
 
-/* weft_handovers: what the connecting end tells the accepting end of one TCP connection, before the SYN leaves. Written by
- * sockops at TCP_CONNECT, taken by sockops at PASSIVE_ESTABLISHED (or removed when the connecting socket closes). Plain hash:
- * full means the connection is refused. Also read, not taken, by the sk_lookup program (kind ADMISSION). */
+/* weft_handovers: what the connecting end tells the accepting end of one TCP connection, before the
+ * SYN leaves. Written by sockops at TCP_CONNECT, taken by sockops at PASSIVE_ESTABLISHED (or
+ * removed when the connecting socket closes). Plain hash: full means the connection is refused.
+ * Also read, not taken, by the sk_lookup program (kind ADMISSION). */
 struct weft_handover_key {
-	__u64 netns_cookie;      /* of the accepting side */
-	struct weft_flow flow;   /* as the accepting side sees it */
+	__u64 netns_cookie;    /* of the accepting side */
+	struct weft_flow flow; /* as the accepting side sees it */
 };
 WEFT_SIZE(struct weft_handover_key, 48);
 enum weft_handover_kind {
@@ -150,12 +166,12 @@ enum weft_handover_kind {
 };
 struct weft_handover {
 	__u32 kind;
-	__u32 identity;          /* of the source workload */
-	__u32 workload;          /* id of the source workload */
-	__u32 flags;             /* WEFT_SOCK_SPLICE if both ends may splice */
+	__u32 identity; /* of the source workload */
+	__u32 workload; /* id of the source workload */
+	__u32 flags;    /* WEFT_SOCK_SPLICE if both ends may splice */
 	struct weft_addr dst;
 	struct weft_addr picked;
-	__u64 connector;         /* socket cookie of the connecting socket */
+	__u64 connector; /* socket cookie of the connecting socket */
 };
 WEFT_SIZE(struct weft_handover, 64);
 
@@ -166,31 +182,84 @@ struct weft_listener_key {
 	__u16 pad;
 };
 
+/* weft_ends: a socket in the splice, by its own flow -> where it is. Written by sockops and late,
+ * removed at its close. */
+struct weft_end {
+	__u64 sock; /* kernel address of its struct sock: read by CO-RE only, valid if the cookie
+		       agrees */
+	__u64 cookie;
+	__u64 received_bytes; /* that came by the splice */
+};
+/* Storage of a socket that sends in the splice. */
+struct weft_mover {
+	__u64 sent_bytes; /* by the splice */
+	__u32 via_tcp;    /* 1: the last message went by TCP, so splicing needs the return rule
+			     (DESIGN 4.5) */
+	__u32 pad;
+};
+
+/* weft_servers: what is known of the program behind a listening port, see late.bpf.c. */
+struct weft_server_key {
+	__u32 workload;
+	__u16 port; /* host order */
+	__u16 pad;
+};
+enum weft_server_state {
+	WEFT_SERVER_ASKED = 1, /* user space was told to run the iterator */
+	WEFT_SERVER_NON_BLOCKING,
+	WEFT_SERVER_BLOCKING,
+};
+
+/* weft_moves[0], per CPU: what the splice did. */
+struct weft_moves {
+	__u64 inserted;
+	__u64 removed;
+	__u64 insert_failed;
+	__u64 messages;
+	__u64 bytes;
+	__u64 switched_off; /* from here on: messages that went by TCP, by cause */
+	__u64 no_peer;
+	__u64 not_quiet;
+	__u64 peer_full;
+	__u64 peer_waits;
+	__u64 peer_blocking;
+	__u64 redirect_failed;
+};
+
+/* weft_addrs is keyed by the address alone. */
+struct weft_ip {
+	__u8 ip[16];
+};
+
 /* weft_config[0]: switches that running programs read. */
 struct weft_config {
 	__u32 abi;
 	__u32 splice; /* 0: no message is redirected any more, whatever is in the maps */
 };
 
-/* weft_counters (per-CPU array, indexed by enum weft_reason): every verdict is counted, events may be lost. */
+/* weft_counters (per-CPU array, indexed by enum weft_reason): every verdict is counted, events may
+ * be lost. */
 
 /* weft_events (ring buffer). */
 enum weft_event_kind {
 	WEFT_EVENT_CONNECT = 1, /* a verdict at connect() */
 	WEFT_EVENT_ACCEPT,      /* sk_lookup refused or steered */
 	WEFT_EVENT_CLOSE,       /* a connection of a workload ended */
+	WEFT_EVENT_BIND,        /* bind() of one of our ports was refused */
+	WEFT_EVENT_LEARN, /* asks for the late-insertion iterator; control/bpf keeps it for itself
+			   */
 };
 struct weft_event {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u64 netns_cookie;
 	__u32 kind;
-	__u32 reason;  /* enum weft_reason */
-	__u32 rule;    /* policy number, 0: none */
+	__u32 reason; /* enum weft_reason */
+	__u32 rule;   /* policy number, 0: none */
 	__u32 source_workload;
 	__u32 source_identity;
 	__u32 destination_workload;
 	__u32 destination_identity;
-	__u32 pid;     /* 0: not in process context */
+	__u32 pid; /* 0: not in process context */
 	__u8 comm[16];
 	struct weft_addr source;
 	struct weft_addr destination; /* as the program asked for it */

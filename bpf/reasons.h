@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* The one list of reasons: why a connection was handled as it was, or ended. It feeds the kernel programs, the proxy,
- * the metrics and the docs. Add at the end; a number, once released, keeps its meaning (WEFT_ABI covers the rest). */
+/* The one list of reasons: why a connection was handled as it was, or ended. It feeds the kernel
+ * programs, the proxy, the metrics and the docs. Add at the end; a number, once released, keeps its
+ * meaning (WEFT_ABI covers the rest). */
 #ifndef WEFT_BPF_REASONS_H
 #define WEFT_BPF_REASONS_H
 
@@ -49,7 +50,8 @@
 	X(NO_CERTIFICATE, "no_certificate", "no certificate for this identity yet")                \
 	X(PLAINTEXT_REFUSED, "plaintext_refused", "STRICT mutual TLS refuses plaintext")           \
 	X(HBONE_REFUSED, "hbone_refused", "the peer refused the CONNECT")                          \
-	X(HBONE_BAD_REQUEST, "hbone_bad_request", "the peer's CONNECT is malformed or misdirected")\
+	X(HBONE_BAD_REQUEST, "hbone_bad_request",                                                  \
+	  "the peer's CONNECT is malformed or misdirected")                                        \
 	X(DRAINING, "draining", "the process is shutting down")                                    \
 	X(SOCKETS_UNAVAILABLE, "sockets_unavailable", "weft-sockets gave no socket in time")       \
 	X(INTERNAL_ERROR, "internal_error", "a bug in Weft: please report it")
@@ -58,7 +60,7 @@ enum weft_reason {
 #define X(name, text, meaning) WEFT_R_##name,
 	WEFT_REASONS(X)
 #undef X
-	WEFT_R_MAX
+		WEFT_R_MAX
 };
 
 #endif /* WEFT_BPF_REASONS_H */

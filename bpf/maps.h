@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Every map of one node, pinned by name under <bpffs>/weft/NAME/maps and shared by all programs of
+ * that node (never by two nodes). Each comment says who writes, when an entry dies, and what
+ * happens when the map is full. The sizes here are defaults; control/bpf sets them before the maps
+ * are made. */
+#ifndef WEFT_BPF_MAPS_H
+#define WEFT_BPF_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "bpf/abi.h"
+
+/* Netns cookie -> workload. The agent, at enrolment; gone at release. Full: the enrolment fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct weft_workload);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_workloads SEC(".maps");
+
+/* Address -> workload. The agent, from the workload API. Full: the update fails; an unknown address
+ * goes to the proxy. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_ip);
+	__type(value, struct weft_peer);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_addrs SEC(".maps");
+
+/* VIP and port -> service. The agent. Full: the update fails; an unknown VIP goes to the proxy. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_addr);
+	__type(value, struct weft_service);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_services SEC(".maps");
+
+/* Service and index -> endpoint. The agent, before it raises the service's count and after it
+ * lowered it. Full: the update fails and the service keeps its endpoints of before. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_backend_key);
+	__type(value, struct weft_addr);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_backends SEC(".maps");
+
+/* Compiled L4 policy. The agent. Full: the update fails; the agent must then set the workload's
+ * default deny. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_verdict_key);
+	__type(value, struct weft_verdict);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_verdicts SEC(".maps");
+
+/* What the connecting end tells the accepting end. sockops at TCP_CONNECT; taken by sockops at
+ * PASSIVE_ESTABLISHED, or removed when the connecting socket closes. Never LRU. Full: the connect
+ * fails (EHOSTUNREACH, reason map_full). */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct weft_handover_key);
+	__type(value, struct weft_handover);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_handovers SEC(".maps");
+
+/* Stamped listeners for sk_lookup. weft-sockets; the kernel removes a socket when it closes. Full:
+ * the update fails, and SYNs for that workload are dropped. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 4096);
+	__type(key, struct weft_listener_key);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_listeners SEC(".maps");
+
+/* Stamps and what is known of a socket. weft-sockets by descriptor, connect and sockops. Dies with
+ * its socket. Accepted sockets get a copy of their listener's (BPF_F_CLONE). No memory: the
+ * connection is refused. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct weft_sock);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_stamps SEC(".maps");
+
+/* Sockets whose bytes may be moved, by their own flow; splice.bpf.c is attached to it. sockops and
+ * late; the kernel removes a socket when it closes. Never deleted by us: that would lose bytes.
+ * Full: the connection stays on TCP, counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 65536);
+	__type(key, struct weft_flow);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_splice SEC(".maps");
+
+/* The same sockets, as the sender reaches them. Written before weft_splice, removed at the socket's
+ * close. Full: TCP. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct weft_flow);
+	__type(value, struct weft_end);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_ends SEC(".maps");
+
+/* State of a sender in the splice. splice. Dies with its socket. No memory: TCP. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct weft_mover);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_movers SEC(".maps");
+
+/* What was learned of servers. sockops and late; forgotten when a program listens on the port anew.
+ * Full: no splice for the accepting side, hence none for the connection. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_server_key);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_servers SEC(".maps");
+
+/* ABI and switches. The agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct weft_config);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_config SEC(".maps");
+
+/* Every verdict, by reason. All programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, WEFT_R_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_counters SEC(".maps");
+
+/* What the splice did. sockops, splice, late. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct weft_moves);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_moves SEC(".maps");
+
+/* Flow events. All programs; read by the agent. Full: the event is lost, its verdict stays counted.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_events SEC(".maps");
+
+/* A context field read as it is declared: clang would merge neighbours into one load, which the
+ * verifier refuses. */
+#define WEFT_CTX(field) (*(const volatile __typeof__(field) *)&(field))
+
+static __always_inline void weft_count(__u32 reason)
+{
+	__u64 *count = bpf_map_lookup_elem(&weft_counters, &reason);
+
+	if (count)
+		*count += 1;
+}
+
+static __always_inline struct weft_moves *weft_my_moves(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&weft_moves, &zero);
+}
+
+#define WEFT_MOVED(field)                                    \
+	do {                                                 \
+		struct weft_moves *moves_ = weft_my_moves(); \
+		if (moves_)                                  \
+			moves_->field += 1;                  \
+	} while (0)
+
+static __always_inline struct weft_workload *weft_workload_of(__u64 netns_cookie)
+{
+	return bpf_map_lookup_elem(&weft_workloads, &netns_cookie);
+}
+
+static __always_inline struct weft_peer *weft_peer_of(const struct weft_addr *addr)
+{
+	struct weft_ip key;
+
+	__builtin_memcpy(key.ip, addr->ip, sizeof(key.ip));
+	return bpf_map_lookup_elem(&weft_addrs, &key);
+}
+
+#endif /* WEFT_BPF_MAPS_H */

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* connect() and bind() of enrolled workloads: who is asked for, may it be, and which way. Acts only
+ * on netns cookies that its own agent enrolled and on sockets that its own weft-sockets stamped;
+ * everything else passes untouched. Hooks: cgroup/connect4,6 and bind4,6 at the cgroup2 root. Fails
+ * closed for enrolled workloads: what cannot be recorded is refused. Direct: a VIP becomes an
+ * endpoint of this node. Proxy: the pod's own address, port 15001; not loopback, which would show
+ * in getsockname() and break SO_BINDTODEVICE. */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "bpf/event.h"
+#include "bpf/verdict.h"
+
+#define WEFT_IPPROTO_TCP      6
+#define WEFT_SOL_SOCKET       1
+#define WEFT_SO_BINDTOIFINDEX 62
+#define WEFT_ENETUNREACH      101
+#define WEFT_ECONNREFUSED     111
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* One call of connect(). */
+struct weft_call {
+	__u64 netns_cookie;
+	struct weft_addr asked;
+	struct weft_addr target; /* where the socket is sent, if the decision is direct or proxy */
+	struct weft_addr picked; /* the backend of an L4 service, or zero */
+	struct weft_decision decision;
+	__u32 destination_workload;
+	__u32 destination_identity;
+};
+
+static __always_inline void weft_pick_backend(const struct weft_service *service,
+					      struct weft_addr *picked)
+{
+	struct weft_backend_key key = {};
+	struct weft_addr *backend;
+	__u32 count = service->backends;
+
+	if (!count || (service->flags & WEFT_SVC_L7))
+		return;
+	key.service = service->id;
+	key.index = bpf_get_prandom_u32() % count;
+	backend = bpf_map_lookup_elem(&weft_backends, &key);
+	if (backend)
+		*picked = *backend;
+}
+
+static __always_inline void weft_look_up(struct weft_call *call,
+					 const struct weft_workload *workload)
+{
+	struct weft_facts facts = {};
+	struct weft_verdict_key key = {};
+
+	facts.asked = &call->asked;
+	facts.workload = workload;
+	facts.service = bpf_map_lookup_elem(&weft_services, &call->asked);
+	if (facts.service)
+		weft_pick_backend(facts.service, &call->picked);
+	facts.picked = !weft_ip_is_zero(call->picked.ip);
+	call->target = facts.picked ? call->picked : call->asked;
+	facts.target = &call->target;
+	facts.peer = weft_peer_of(&call->target);
+	if (facts.peer) {
+		call->destination_workload = facts.peer->workload;
+		call->destination_identity = facts.peer->identity;
+	}
+	if (facts.peer && facts.peer->netns_cookie) {
+		key.workload = facts.peer->workload;
+		key.identity = workload->identity;
+		key.port_be = call->target.port_be;
+		facts.port_verdict = bpf_map_lookup_elem(&weft_verdicts, &key);
+		key.port_be = 0;
+		facts.any_verdict = bpf_map_lookup_elem(&weft_verdicts, &key);
+	}
+	call->decision = weft_decide(&facts);
+	if (call->decision.action == WEFT_ACT_PROXY) {
+		__builtin_memcpy(call->target.ip,
+				 weft_ip_is_v4(call->asked.ip) ? workload->ipv4 : workload->ipv6,
+				 sizeof(call->target.ip));
+		call->target.port_be = WEFT_HTONS(WEFT_PORT_OUTBOUND);
+	}
+}
+
+static __always_inline void weft_report(const struct weft_call *call,
+					const struct weft_workload *workload)
+{
+	struct weft_event *event = weft_event_new(WEFT_EVENT_CONNECT, call->decision.reason);
+
+	if (!event)
+		return;
+	event->netns_cookie = call->netns_cookie;
+	event->rule = call->decision.rule;
+	if (workload) {
+		event->source_workload = workload->id;
+		event->source_identity = workload->identity;
+		__builtin_memcpy(event->source.ip,
+				 weft_ip_is_v4(call->asked.ip) ? workload->ipv4 : workload->ipv6,
+				 sizeof(event->source.ip));
+	}
+	event->destination_workload = call->destination_workload;
+	event->destination_identity = call->destination_identity;
+	event->pid = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	event->destination = call->asked;
+	event->picked = call->picked;
+	weft_event_submit(event);
+}
+
+/* Remembers the verdict at the socket. False: no memory. */
+static __always_inline int weft_remember(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+					 const struct weft_call *call,
+					 const struct weft_workload *workload)
+{
+	struct weft_sock *st = bpf_sk_storage_get(&weft_stamps, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	int none = 0;
+
+	if (!st)
+		return 0;
+	if (st->flags & WEFT_SOCK_REFUSED)
+		bpf_setsockopt(ctx, WEFT_SOL_SOCKET, WEFT_SO_BINDTOIFINDEX, &none, sizeof(none));
+	st->role = WEFT_ROLE_APP;
+	st->workload = workload->id;
+	st->generation = workload->generation;
+	st->flags = call->decision.splice ? WEFT_SOCK_SPLICE : 0;
+	st->peer = call->asked;
+	st->verdict = call->decision.reason;
+	st->picked = call->picked;
+	st->source_identity = workload->identity;
+	st->pid = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(st->comm, sizeof(st->comm));
+	return 1;
+}
+
+static __always_inline void weft_decide_call(struct bpf_sock_addr *ctx, struct weft_call *call)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct weft_workload *workload;
+	struct weft_sock *stamp;
+
+	call->decision.reason = WEFT_R_NONE;
+	if (!sk || ctx->protocol != WEFT_IPPROTO_TCP)
+		return;
+	call->netns_cookie = bpf_get_netns_cookie(ctx);
+	workload = weft_workload_of(call->netns_cookie);
+	stamp = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
+	if (stamp && stamp->role != WEFT_ROLE_APP) {
+		call->decision = weft_decide_stamped(stamp, workload, &call->asked);
+		if (call->decision.action != WEFT_ACT_PASS)
+			weft_report(call, workload);
+		else if (call->decision.splice)
+			stamp->flags |= WEFT_SOCK_SPLICE;
+		return;
+	}
+	if (!workload)
+		return;
+	weft_look_up(call, workload);
+	if (call->decision.action == WEFT_ACT_PASS) {
+		if (stamp)
+			bpf_sk_storage_delete(&weft_stamps, sk);
+		weft_count(call->decision.reason);
+		return;
+	}
+	if ((call->decision.action == WEFT_ACT_DIRECT || call->decision.action == WEFT_ACT_PROXY) &&
+	    !weft_remember(ctx, sk, call, workload)) {
+		call->decision.action = WEFT_ACT_REFUSE;
+		call->decision.reason = WEFT_R_MAP_FULL;
+	}
+	weft_report(call, workload);
+}
+
+/* What the hook returns: 1 goes on, 0 fails with EPERM or the error set here. */
+static __always_inline int weft_answer(const struct weft_call *call)
+{
+	switch (call->decision.action) {
+	case WEFT_ACT_DENY:
+		return 0;
+	case WEFT_ACT_REFUSE:
+		bpf_set_retval(-WEFT_ECONNREFUSED);
+		return 0;
+	case WEFT_ACT_UNREACHABLE:
+		bpf_set_retval(-WEFT_ENETUNREACH);
+		return 0;
+	default:
+		return 1;
+	}
+}
+
+static __always_inline int weft_redirects(const struct weft_call *call)
+{
+	return call->decision.action == WEFT_ACT_PROXY ||
+	       (call->decision.action == WEFT_ACT_DIRECT && !weft_ip_is_zero(call->picked.ip));
+}
+
+SEC("cgroup/connect4")
+int weft_connect4(struct bpf_sock_addr *ctx)
+{
+	struct weft_call call = {};
+
+	weft_addr_v4(&call.asked, ctx->user_ip4, (__be16)ctx->user_port);
+	weft_decide_call(ctx, &call);
+	if (weft_redirects(&call)) {
+		ctx->user_ip4 = weft_word(call.target.ip, 3);
+		ctx->user_port = call.target.port_be;
+	}
+	return weft_answer(&call);
+}
+
+SEC("cgroup/connect6")
+int weft_connect6(struct bpf_sock_addr *ctx)
+{
+	struct weft_call call = {};
+
+	weft_addr_v6(&call.asked, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
+		     ctx->user_ip6[3], (__be16)ctx->user_port);
+	weft_decide_call(ctx, &call);
+	if (weft_redirects(&call)) {
+		ctx->user_ip6[0] = weft_word(call.target.ip, 0);
+		ctx->user_ip6[1] = weft_word(call.target.ip, 1);
+		ctx->user_ip6[2] = weft_word(call.target.ip, 2);
+		ctx->user_ip6[3] = weft_word(call.target.ip, 3);
+		ctx->user_port = call.target.port_be;
+	}
+	return weft_answer(&call);
+}
+
+/* A pod's root could otherwise join our listeners by SO_REUSEPORT. */
+static __always_inline int weft_bind(struct bpf_sock_addr *ctx)
+{
+	__be16 port_be = (__be16)ctx->user_port;
+	struct bpf_sock *sk = ctx->sk;
+	struct weft_workload *workload;
+	struct weft_event *event;
+	struct weft_sock *stamp;
+	__u64 cookie;
+
+	if (!sk || !weft_is_our_port(port_be))
+		return 1;
+	cookie = bpf_get_netns_cookie(ctx);
+	workload = weft_workload_of(cookie);
+	if (!workload)
+		return 1;
+	stamp = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
+	if (weft_bind_allowed(stamp ? stamp->role : WEFT_ROLE_NONE, port_be))
+		return 1;
+	event = weft_event_new(WEFT_EVENT_BIND, WEFT_R_STAMP_MISUSE);
+	if (event) {
+		event->netns_cookie = cookie;
+		event->source_workload = workload->id;
+		event->source_identity = workload->identity;
+		event->pid = bpf_get_current_pid_tgid() >> 32;
+		bpf_get_current_comm(event->comm, sizeof(event->comm));
+		event->source.port_be = port_be;
+		weft_event_submit(event);
+	}
+	return 0;
+}
+
+SEC("cgroup/bind4")
+int weft_bind4(struct bpf_sock_addr *ctx)
+{
+	return weft_bind(ctx);
+}
+
+SEC("cgroup/bind6")
+int weft_bind6(struct bpf_sock_addr *ctx)
+{
+	return weft_bind(ctx);
+}

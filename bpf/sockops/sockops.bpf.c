@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* The life of a captured connection between its two ends: writes the hand-over before the SYN
+ * leaves, takes it where the connection is accepted, puts eligible sockets into the splice, cleans
+ * up and reports at the close. Hook: sockops at the cgroup2 root. Closed for hand-overs: one that
+ * cannot be written fails the connect (the route is dropped, so tcp_connect() answers EHOSTUNREACH
+ * at once); open for the splice: TCP. */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "bpf/event.h"
+#include "bpf/splice.h"
+#include "bpf/verdict.h"
+
+#define WEFT_SOL_SOCKET       1
+#define WEFT_SO_BINDTOIFINDEX 62
+#define WEFT_NO_IFINDEX       0x7ffffffe
+#define WEFT_TCP_CLOSE        7
+#define WEFT_TCP_SYN_SENT     2
+
+char LICENSE[] SEC("license") = "GPL";
+
+static __always_inline void weft_flow_of(struct bpf_sock_ops *ctx, struct weft_flow *flow)
+{
+	/* The kernel keeps the mapped form for AF_INET sockets too (facts/splice.md h). */
+	weft_addr_v6(&flow->local, WEFT_CTX(ctx->local_ip6[0]), WEFT_CTX(ctx->local_ip6[1]),
+		     WEFT_CTX(ctx->local_ip6[2]), WEFT_CTX(ctx->local_ip6[3]),
+		     WEFT_HTONS(ctx->local_port));
+	weft_addr_v6(&flow->remote, WEFT_CTX(ctx->remote_ip6[0]), WEFT_CTX(ctx->remote_ip6[1]),
+		     WEFT_CTX(ctx->remote_ip6[2]), WEFT_CTX(ctx->remote_ip6[3]),
+		     (__be16)(ctx->remote_port >> 16));
+}
+
+static __always_inline void weft_reverse(const struct weft_flow *flow, struct weft_flow *out)
+{
+	out->local = flow->remote;
+	out->remote = flow->local;
+}
+
+static __always_inline void weft_watch_state(struct bpf_sock_ops *ctx)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* Cookie of the netns that will accept; 0: the destination is no longer a workload of this node. */
+static __always_inline __u64 weft_accepting_netns(struct bpf_sock_ops *ctx,
+						  const struct weft_sock *st,
+						  const struct weft_flow *flow)
+{
+	struct weft_peer *peer;
+
+	if (st->role == WEFT_ROLE_TO_APP || st->verdict == WEFT_R_PROXIED)
+		return bpf_get_netns_cookie(ctx);
+	peer = weft_peer_of(&flow->remote);
+	return peer ? peer->netns_cookie : 0;
+}
+
+static __always_inline void weft_refuse(struct bpf_sock_ops *ctx, struct weft_sock *st,
+					const struct weft_flow *flow)
+{
+	int nowhere = WEFT_NO_IFINDEX;
+	struct weft_event *event;
+
+	/* Drops the socket's route; tcp_connect() looks for a new one right after this hook and
+	 * finds none. */
+	bpf_setsockopt(ctx, WEFT_SOL_SOCKET, WEFT_SO_BINDTOIFINDEX, &nowhere, sizeof(nowhere));
+	st->flags |= WEFT_SOCK_REFUSED;
+	event = weft_event_new(WEFT_EVENT_CONNECT, WEFT_R_MAP_FULL);
+	if (!event)
+		return;
+	event->netns_cookie = bpf_get_netns_cookie(ctx);
+	event->source_workload = st->workload;
+	event->source_identity = st->source_identity;
+	event->pid = st->pid;
+	__builtin_memcpy(event->comm, st->comm, sizeof(event->comm));
+	event->source = flow->local;
+	event->destination = st->peer;
+	event->picked = st->picked;
+	weft_event_submit(event);
+}
+
+static __always_inline void weft_on_connect(struct bpf_sock_ops *ctx, struct weft_sock *st)
+{
+	struct weft_handover_key key = {};
+	struct weft_handover value = {};
+	struct weft_flow flow = {};
+
+	if (st->role != WEFT_ROLE_APP && st->role != WEFT_ROLE_TO_APP)
+		return;
+	weft_flow_of(ctx, &flow);
+	key.netns_cookie = weft_accepting_netns(ctx, st, &flow);
+	weft_reverse(&flow, &key.flow);
+	value.kind = st->role == WEFT_ROLE_TO_APP    ? WEFT_HANDOVER_CLIENT
+		     : st->verdict == WEFT_R_PROXIED ? WEFT_HANDOVER_ORIGINAL
+						     : WEFT_HANDOVER_ADMISSION;
+	value.identity = st->source_identity;
+	value.workload = st->workload;
+	value.flags = st->flags & WEFT_SOCK_SPLICE;
+	value.dst = st->peer;
+	value.picked = st->picked;
+	value.connector = bpf_get_socket_cookie(ctx);
+	if (!key.netns_cookie || bpf_map_update_elem(&weft_handovers, &key, &value, BPF_ANY)) {
+		weft_refuse(ctx, st, &flow);
+		return;
+	}
+	weft_watch_state(ctx);
+}
+
+static __always_inline void weft_insert(struct bpf_sock_ops *ctx, struct weft_sock *st,
+					struct weft_flow *flow)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct tcp_sock *tcp;
+
+	if (!sk)
+		return;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp || weft_announce_end(flow, tcp, bpf_get_socket_cookie(ctx))) {
+		WEFT_MOVED(insert_failed);
+		return;
+	}
+	if (bpf_sock_hash_update(ctx, &weft_splice, flow, BPF_ANY)) {
+		bpf_map_delete_elem(&weft_ends, flow);
+		WEFT_MOVED(insert_failed);
+		return;
+	}
+	st->flags |= WEFT_SOCK_IN_MAP;
+	WEFT_MOVED(inserted);
+}
+
+/* The connecting end. It has a file by now, so a blocking program is told from a non-blocking one.
+ */
+static __always_inline void weft_on_active(struct bpf_sock_ops *ctx, struct weft_sock *st)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct weft_flow flow = {};
+	struct tcp_sock *tcp;
+
+	if (!(st->flags & WEFT_SOCK_SPLICE) || !sk)
+		return;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp || weft_non_blocking((struct sock *)tcp) != 1)
+		return;
+	weft_flow_of(ctx, &flow);
+	weft_insert(ctx, st, &flow);
+}
+
+/* Asks user space, once per server, to run the iterator, which finds out whether this program
+ * blocks. */
+static __always_inline void weft_ask(struct bpf_sock_ops *ctx, const struct weft_server_key *key)
+{
+	__u32 asked = WEFT_SERVER_ASKED;
+	struct weft_event *event;
+
+	event = bpf_ringbuf_reserve(&weft_events, sizeof(*event), 0);
+	if (!event)
+		return; /* the next connection asks again */
+	__builtin_memset(event, 0, sizeof(*event));
+	event->kind = WEFT_EVENT_LEARN;
+	event->netns_cookie = bpf_get_netns_cookie(ctx);
+	event->destination_workload = key->workload;
+	weft_event_submit(event);
+	bpf_map_update_elem(&weft_servers, key, &asked, BPF_ANY);
+}
+
+static __always_inline void weft_insert_accepted(struct bpf_sock_ops *ctx, struct weft_sock *st,
+						 struct weft_flow *flow)
+{
+	struct weft_server_key key = {};
+	__u32 *state;
+
+	if (st->role == WEFT_ROLE_LISTENER) { /* the proxy never blocks */
+		weft_insert(ctx, st, flow);
+		return;
+	}
+	key.workload = st->workload;
+	key.port = ctx->local_port;
+	state = bpf_map_lookup_elem(&weft_servers, &key);
+	if (!state)
+		weft_ask(ctx, &key);
+	else if (*state == WEFT_SERVER_NON_BLOCKING)
+		weft_insert(ctx, st, flow);
+}
+
+static __always_inline void weft_fill_accepted(struct weft_sock *st,
+					       const struct weft_workload *workload,
+					       const struct weft_handover *given)
+{
+	if (st->role != WEFT_ROLE_LISTENER)
+		st->role = WEFT_ROLE_APP;
+	st->workload = workload->id;
+	st->generation = workload->generation;
+	st->flags = given->flags & WEFT_SOCK_SPLICE;
+	st->source_identity = given->identity;
+	st->picked = given->picked;
+	if (given->kind == WEFT_HANDOVER_ADMISSION) {
+		st->verdict = WEFT_R_DIRECT; /* the peer is who it seems to be */
+	} else {
+		st->peer = given->dst;
+		st->verdict = WEFT_R_PROXIED;
+	}
+}
+
+static __always_inline void weft_on_passive(struct bpf_sock_ops *ctx)
+{
+	struct weft_handover_key key = {};
+	struct weft_workload *workload;
+	struct bpf_sock *sk = ctx->sk;
+	struct weft_handover *found;
+	struct weft_handover given;
+	struct weft_sock *st;
+
+	key.netns_cookie = bpf_get_netns_cookie(ctx);
+	workload = weft_workload_of(key.netns_cookie);
+	if (!workload || !sk)
+		return;
+	weft_flow_of(ctx, &key.flow);
+	found = bpf_map_lookup_elem(&weft_handovers, &key);
+	if (!found)
+		return;
+	given = *found;
+	bpf_map_delete_elem(&weft_handovers, &key);
+	st = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
+	/* An original destination is for our listener, the rest is for the app: never the other way
+	 * round. */
+	if ((given.kind == WEFT_HANDOVER_ORIGINAL) != (st && st->role == WEFT_ROLE_LISTENER))
+		return;
+	if (!st)
+		st = bpf_sk_storage_get(&weft_stamps, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st)
+		return;
+	weft_fill_accepted(st, workload, &given);
+	weft_watch_state(ctx);
+	if (st->flags & WEFT_SOCK_SPLICE)
+		weft_insert_accepted(ctx, st, &key.flow);
+}
+
+static __always_inline void weft_report_close(struct bpf_sock_ops *ctx, const struct weft_sock *st,
+					      const struct weft_flow *flow, int client)
+{
+	__u32 reason = ctx->args[0] == WEFT_TCP_SYN_SENT ? WEFT_R_CONNECT_FAILED : WEFT_R_CLOSED;
+	struct weft_event *event = weft_event_new(WEFT_EVENT_CLOSE, reason);
+	struct weft_mover *mover;
+	struct weft_end *end;
+	struct bpf_sock *sk;
+
+	if (!event)
+		return;
+	event->netns_cookie = bpf_get_netns_cookie(ctx);
+	event->pid = st->pid;
+	__builtin_memcpy(event->comm, st->comm, sizeof(event->comm));
+	event->picked = st->picked;
+	event->source_identity = st->source_identity;
+	if (client) {
+		event->source_workload = st->workload;
+		event->source = flow->local;
+		event->destination = st->peer;
+	} else {
+		event->destination_workload = st->workload;
+		event->source = st->peer;
+		event->destination = flow->local;
+	}
+	event->sent_bytes = ctx->bytes_acked;
+	event->received_bytes = ctx->bytes_received;
+	end = bpf_map_lookup_elem(&weft_ends, flow);
+	if (end)
+		event->received_bytes += end->received_bytes;
+	sk = ctx->sk;
+	mover = sk ? bpf_sk_storage_get(&weft_movers, sk, 0, 0) : NULL;
+	if (mover)
+		event->sent_bytes += mover->sent_bytes;
+	weft_event_submit(event);
+}
+
+static __always_inline void weft_on_close(struct bpf_sock_ops *ctx, struct weft_sock *st)
+{
+	struct weft_handover_key key = {};
+	struct weft_handover *left;
+	struct weft_flow flow = {};
+	int client = st->pid != 0;
+
+	weft_flow_of(ctx, &flow);
+	if (client ||
+	    st->role == WEFT_ROLE_TO_APP) { /* a connecting end: take back what was not taken */
+		key.netns_cookie = weft_accepting_netns(ctx, st, &flow);
+		weft_reverse(&flow, &key.flow);
+		left = bpf_map_lookup_elem(&weft_handovers, &key);
+		if (left && left->connector == bpf_get_socket_cookie(ctx))
+			bpf_map_delete_elem(&weft_handovers, &key);
+	}
+	/* One report per connection: a direct one is reported by its client, a proxied one by the
+	 * app's end. */
+	if (st->role == WEFT_ROLE_APP && (client || st->verdict == WEFT_R_PROXIED))
+		weft_report_close(ctx, st, &flow, client);
+	if (st->flags & WEFT_SOCK_IN_MAP) {
+		bpf_map_delete_elem(&weft_ends, &flow);
+		st->flags &= ~WEFT_SOCK_IN_MAP;
+		WEFT_MOVED(removed);
+	}
+}
+
+/* Another program may listen from now on: what was learned of the port is void. */
+static __always_inline void weft_on_listen(struct bpf_sock_ops *ctx)
+{
+	struct weft_server_key key = {};
+	struct weft_workload *workload = weft_workload_of(bpf_get_netns_cookie(ctx));
+
+	if (!workload)
+		return;
+	key.workload = workload->id;
+	key.port = ctx->local_port;
+	bpf_map_delete_elem(&weft_servers, &key);
+}
+
+SEC("sockops")
+int weft_sockops(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct weft_sock *st;
+
+	if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+		weft_on_passive(ctx);
+		return 1;
+	}
+	if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB) {
+		weft_on_listen(ctx);
+		return 1;
+	}
+	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB &&
+	    ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && ctx->op != BPF_SOCK_OPS_STATE_CB)
+		return 1;
+	if (!sk)
+		return 1;
+	st = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
+	if (!st)
+		return 1;
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		weft_on_connect(ctx, st);
+	else if (ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		weft_on_active(ctx, st);
+	else if (ctx->args[1] == WEFT_TCP_CLOSE)
+		weft_on_close(ctx, st);
+	return 1;
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// Private to control/bpf: descriptors of a node's pinned maps, and typed reads and writes of them.
+// Thread: the agent's. Owns the descriptors.
+#pragma once
+#include <bpf/bpf.h>
+
+#include <cerrno>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "bpf/abi.h"
+#include "control/bpf/loader.h"
+#include "control/bpf/pins.h"
+
+namespace weft::bpf {
+
+template <typename Key, typename Value>
+absl::Status Put(const UniqueFd& map, const Key& key, const Value& value, std::string_view what) {
+  if (bpf_map_update_elem(map.get(), &key, &value, BPF_ANY) == 0) return absl::OkStatus();
+  if (errno == E2BIG || errno == ENOSPC) {
+    return absl::ResourceExhaustedError(absl::StrCat(AbslView(what), ": the kernel map is full"));
+  }
+  return ErrnoStatus(errno, what);
+}
+
+// OK if there is no such entry.
+template <typename Key>
+absl::Status Drop(const UniqueFd& map, const Key& key, std::string_view what) {
+  if (bpf_map_delete_elem(map.get(), &key) == 0 || errno == ENOENT) return absl::OkStatus();
+  return ErrnoStatus(errno, what);
+}
+
+template <typename Key>
+std::vector<Key> Keys(const UniqueFd& map) {
+  std::vector<Key> keys;
+  Key key{};
+  const Key* previous = nullptr;
+  while (bpf_map_get_next_key(map.get(), previous, &key) == 0) {
+    keys.push_back(key);
+    previous = &keys.back();
+  }
+  return keys;
+}
+
+// The sum over CPUs of entry `index` of a per-CPU array whose value is made of 64-bit counters.
+std::vector<uint64_t> SumPerCpu(const UniqueFd& map, uint32_t index, size_t counters);
+
+struct KernelMaps {
+  UniqueFd workloads, addresses, services, backends, verdicts, servers, splice, config, counters,
+      moves, events;
+
+  static absl::StatusOr<KernelMaps> Open(const PinPaths& paths);
+};
+
+// Services as written: what is needed to replace one without a hole, rebuilt from the maps after an
+// adoption.
+class ServiceTable final {
+ public:
+  explicit ServiceTable(const KernelMaps& maps);
+  absl::Status Set(const ServiceConfig& service);
+  absl::Status Remove(uint32_t id);
+  std::vector<uint32_t> Ids() const;
+
+ private:
+  struct Written {
+    std::vector<SocketAddress> vips;
+    uint32_t backends = 0;
+  };
+  absl::Status DropBackends(uint32_t id, uint32_t from, uint32_t to);
+
+  const KernelMaps& maps_;
+  std::map<uint32_t, Written> written_;
+};
+
+}  // namespace weft::bpf

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/bpf/late_insertion.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "control/bpf/kernel_maps.h"
+#include "control/bpf/netns.h"
+
+namespace weft::bpf {
+namespace {
+
+// A server that has not accepted after this many runs (some 20 ms apart) is left alone until its
+// next connection.
+constexpr int kMaxRuns = 250;
+
+// Ports for which nothing was learned: the next connection asks again.
+void ForgetAsked(const UniqueFd& servers) {
+  for (const weft_server_key& key : Keys<weft_server_key>(servers)) {
+    uint32_t state = 0;
+    if (bpf_map_lookup_elem(servers.get(), &key, &state) == 0 && state == WEFT_SERVER_ASKED) {
+      bpf_map_delete_elem(servers.get(), &key);
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LateInserter>> LateInserter::Create(const PinPaths& paths,
+                                                                   const MapSizes& sizes) {
+  const EmbeddedObject embedded = LateObject();
+  WEFT_ASSIGN_OR_RETURN(ObjectPtr object, OpenObject(embedded, paths, sizes));
+  WEFT_RETURN_IF_ERROR(LoadObject(embedded, object.get()));
+  WEFT_ASSIGN_OR_RETURN(bpf_program * program, FindProgram(object.get(), "weft_late"));
+  auto* inserted = static_cast<uint32_t*>(FindVariable(object.get(), ".bss", "late_inserted"));
+  auto* waiting = static_cast<uint32_t*>(FindVariable(object.get(), ".bss", "late_waiting"));
+  if (inserted == nullptr || waiting == nullptr) {
+    return absl::InternalError("late.bpf.c has no late_inserted or late_waiting");
+  }
+  LinkPtr link(bpf_program__attach_iter(program, nullptr));
+  if (!link) return ErrnoStatus(errno, "attach iter/tcp");
+  return std::unique_ptr<LateInserter>(
+      new LateInserter(std::move(object), std::move(link), inserted, waiting));
+}
+
+void LateInserter::Add(uint64_t netns_cookie, int netns_fd) {
+  known_[netns_cookie].netns_fd = netns_fd;
+}
+
+void LateInserter::Remove(uint64_t netns_cookie) { known_.erase(netns_cookie); }
+
+void LateInserter::Request(uint64_t netns_cookie) {
+  if (const auto found = known_.find(netns_cookie); found != known_.end()) {
+    found->second.runs_left = kMaxRuns;
+  }
+}
+
+bool LateInserter::RunDue(const UniqueFd& servers) {
+  bool waiting = false;
+  for (auto& [cookie, known] : known_) {
+    if (known.runs_left == 0) continue;
+    --known.runs_left;
+    const absl::StatusOr<LateInsertion> run = Run(known.netns_fd);
+    if (run.ok() && run->waiting == 0) {
+      known.runs_left = 0;
+    } else if (known.runs_left == 0) {
+      ForgetAsked(servers);
+    } else {
+      waiting = true;
+    }
+  }
+  return waiting;
+}
+
+absl::StatusOr<LateInsertion> LateInserter::Run(int netns_fd) {
+  *inserted_ = 0;
+  *waiting_ = 0;
+  // The walk covers the namespace in which the iterator was created.
+  WEFT_RETURN_IF_ERROR(InNetns(netns_fd, [&] {
+    UniqueFd walk(bpf_iter_create(bpf_link__fd(link_.get())));
+    if (!walk.ok()) return ErrnoStatus(errno, "create iter/tcp");
+    char ignored[64];
+    ssize_t got = 0;
+    do {
+      got = read(walk.get(), ignored, sizeof ignored);
+    } while (got > 0 || (got < 0 && (errno == EINTR || errno == EAGAIN)));
+    return got == 0 ? absl::OkStatus() : ErrnoStatus(errno, "read iter/tcp");
+  }));
+  return LateInsertion{*inserted_, *waiting_};
+}
+
+}  // namespace weft::bpf

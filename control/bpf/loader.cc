@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/bpf/loader.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <map>
+
+#include "control/bpf/address.h"
+#include "control/bpf/kernel_maps.h"
+#include "control/bpf/late_insertion.h"
+#include "control/bpf/netns.h"
+#include "control/bpf/probe.h"
+#include "control/bpf/programs.h"
+
+namespace weft::bpf {
+namespace {
+
+struct CloseRing {
+  void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
+};
+
+struct Attached {
+  UniqueFd netns;
+  uint32_t id = 0;
+};
+
+absl::StatusOr<UniqueFd> OpenFolder(const std::string& path, bool make) {
+  if (make && mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) {
+    return ErrnoStatus(errno, "mkdir " + path);
+  }
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.ok()) return ErrnoStatus(errno, "open " + path);
+  return fd;
+}
+
+// mkdir -p of what lies below `root`.
+absl::Status MakeBelow(const std::string& root, const std::string& path) {
+  if (path.compare(0, root.size() + 1, root + "/") != 0) {
+    return absl::InvalidArgumentError("cgroup " + path + " is not below " + root);
+  }
+  for (size_t end = root.size() + 1; end != std::string::npos;) {
+    end = path.find('/', end + 1);
+    const std::string part = path.substr(0, end);
+    if (mkdir(part.c_str(), 0755) != 0 && errno != EEXIST) {
+      return ErrnoStatus(errno, "mkdir " + part);
+    }
+  }
+  return absl::OkStatus();
+}
+
+weft_workload ToKernel(const WorkloadConfig& workload) {
+  weft_workload out{};
+  out.id = workload.id;
+  out.generation = workload.generation;
+  out.identity = workload.identity;
+  out.flags = workload.flags;
+  if (workload.ipv4) memcpy(out.ipv4, workload.ipv4->bytes.data(), sizeof out.ipv4);
+  if (workload.ipv6) memcpy(out.ipv6, workload.ipv6->bytes.data(), sizeof out.ipv6);
+  return out;
+}
+
+absl::Status CheckWorkload(const WorkloadConfig& workload) {
+  if (workload.id == 0) return absl::InvalidArgumentError("workload id 0 means none");
+  if (workload.ipv4 && !workload.ipv4->is_v4()) {
+    return absl::InvalidArgumentError(workload.ipv4->ToString() + " is no IPv4 address");
+  }
+  if (workload.ipv6 && workload.ipv6->is_v4()) {
+    return absl::InvalidArgumentError(workload.ipv6->ToString() + " is no IPv6 address");
+  }
+  return absl::OkStatus();
+}
+
+std::string InboundLink(uint64_t cookie) { return absl::StrCat("inbound_", cookie); }
+
+}  // namespace
+
+struct Kernel::State {
+  KernelConfig config;
+  PinPaths paths;
+  bool adopted = false;
+  KernelMaps maps;
+  std::unique_ptr<ServiceTable> services;
+  std::unique_ptr<LateInserter> late;
+  std::unique_ptr<ring_buffer, CloseRing> ring;
+  std::map<uint64_t, Attached> attached;  // by netns cookie; only what this Kernel attached
+  const std::function<void(const weft_event&)>* callback = nullptr;  // during Consume only
+
+  absl::Status AttachCgroup(bpf_object* object, const char* program_name, const std::string& link,
+                            const UniqueFd& cgroup);
+  absl::Status LoadCgroupPrograms();
+  absl::Status LoadSplice();
+  absl::Status OpenMaps();
+  static int OnEvent(void* self, void* data, size_t size);
+};
+
+absl::Status Kernel::State::AttachCgroup(bpf_object* object, const char* program_name,
+                                         const std::string& link, const UniqueFd& cgroup) {
+  WEFT_ASSIGN_OR_RETURN(bpf_program * program, FindProgram(object, program_name));
+  struct stat info{};
+  if (fstat(cgroup.get(), &info) != 0) return ErrnoStatus(errno, "stat cgroup");
+  return AttachPinned(
+      paths, link, program,
+      [&](const bpf_link_info& pinned) { return pinned.cgroup.cgroup_id == info.st_ino; },
+      [&] { return bpf_program__attach_cgroup(program, cgroup.get()); });
+}
+
+absl::Status Kernel::State::LoadCgroupPrograms() {
+  WEFT_ASSIGN_OR_RETURN(const UniqueFd root, OpenFolder(config.cgroup_root, false));
+  WEFT_ASSIGN_OR_RETURN(const UniqueFd ours, OpenFolder(config.sockets_cgroup, true));
+  struct Hook {
+    const char* program;
+    const char* link;
+    const UniqueFd& cgroup;
+  };
+  struct Part {
+    EmbeddedObject object;
+    std::vector<Hook> hooks;
+  };
+  // sockops before connect: a connection must not be redirected before its hand-over can be
+  // written.
+  const Part parts[] = {
+      {SockopsObject(), {{"weft_sockops", "sockops", root}}},
+      {AddressObject(),
+       {{"weft_getpeername4", "getpeername4", root},
+        {"weft_getpeername6", "getpeername6", root},
+        {"weft_getsockopt", "getsockopt", ours},
+        {"weft_setsockopt", "setsockopt", ours}}},
+      {ConnectObject(),
+       {{"weft_bind4", "bind4", root},
+        {"weft_bind6", "bind6", root},
+        {"weft_connect4", "connect4", root},
+        {"weft_connect6", "connect6", root}}},
+  };
+  for (const Part& part : parts) {
+    WEFT_ASSIGN_OR_RETURN(ObjectPtr object, OpenObject(part.object, paths, config.sizes));
+    WEFT_RETURN_IF_ERROR(LoadObject(part.object, object.get()));
+    for (const Hook& hook : part.hooks) {
+      WEFT_RETURN_IF_ERROR(AttachCgroup(object.get(), hook.program, hook.link, hook.cgroup));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Loads the first object, which makes the maps; sockets inserted later get the program that is
+// attached by then.
+absl::Status Kernel::State::LoadSplice() {
+  const EmbeddedObject embedded = SpliceObject();
+  WEFT_ASSIGN_OR_RETURN(ObjectPtr object, OpenObject(embedded, paths, config.sizes));
+  WEFT_RETURN_IF_ERROR(LoadObject(embedded, object.get()));
+  WEFT_RETURN_IF_ERROR(OpenMaps());
+  WEFT_ASSIGN_OR_RETURN(bpf_program * program, FindProgram(object.get(), "weft_sk_msg"));
+  const absl::Status linked = AttachPinned(
+      paths, "splice", program, [](const bpf_link_info&) { return true; },
+      [&] { return bpf_program__attach_sockmap(program, maps.splice.get()); });
+  if (linked.ok()) return linked;
+  // Before 6.10 there is no link for it; the pinned map then holds the program.
+  if (bpf_prog_attach(bpf_program__fd(program), maps.splice.get(), BPF_SK_MSG_VERDICT, 0) != 0) {
+    return linked;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Kernel::State::OpenMaps() {
+  WEFT_ASSIGN_OR_RETURN(maps, KernelMaps::Open(paths));
+  const weft_config value{WEFT_ABI, config.splice ? 1u : 0u};
+  return Put(maps.config, uint32_t{0}, value, "write weft_config");
+}
+
+int Kernel::State::OnEvent(void* self, void* data, size_t size) {
+  State& state = *static_cast<State*>(self);
+  if (size < sizeof(weft_event)) return 0;
+  const weft_event& event = *static_cast<const weft_event*>(data);
+  if (event.kind == WEFT_EVENT_LEARN) {
+    state.late->Request(event.netns_cookie);
+  } else {
+    (*state.callback)(event);
+  }
+  return 0;
+}
+
+absl::StatusOr<std::unique_ptr<Kernel>> Kernel::Open(const KernelConfig& config) {
+  auto state = std::make_unique<State>();
+  State& s = *state;
+  s.config = config;
+  WEFT_ASSIGN_OR_RETURN(s.paths, PathsOf(config.bpffs_root, config.node));
+  if (s.config.cgroup_root.empty()) {
+    WEFT_ASSIGN_OR_RETURN(s.config.cgroup_root, FindCgroup2Root());
+  }
+  WEFT_RETURN_IF_ERROR(MakeBelow(s.config.cgroup_root, s.config.sockets_cgroup));
+  WEFT_RETURN_IF_ERROR(MountBpffs(config.bpffs_root));
+  const absl::Status abi = CheckAbi(s.paths);
+  if (!abi.ok() && !absl::IsNotFound(abi)) return abi;
+  s.adopted = abi.ok();
+  WEFT_RETURN_IF_ERROR(MakeFolders(s.paths));
+  WEFT_RETURN_IF_ERROR(s.LoadSplice());
+  WEFT_RETURN_IF_ERROR(s.LoadCgroupPrograms());
+  WEFT_ASSIGN_OR_RETURN(s.late, LateInserter::Create(s.paths, s.config.sizes));
+  s.services = std::make_unique<ServiceTable>(s.maps);
+  s.ring.reset(ring_buffer__new(s.maps.events.get(), State::OnEvent, &s, nullptr));
+  if (!s.ring) return ErrnoStatus(errno, "open weft_events");
+  return std::unique_ptr<Kernel>(new Kernel(std::move(state)));
+}
+
+Kernel::Kernel(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Kernel::~Kernel() = default;
+
+bool Kernel::adopted() const { return state_->adopted; }
+
+absl::StatusOr<uint64_t> Kernel::AttachWorkload(int netns_fd, const WorkloadConfig& workload) {
+  State& s = *state_;
+  WEFT_RETURN_IF_ERROR(CheckWorkload(workload));
+  WEFT_ASSIGN_OR_RETURN(const uint64_t cookie, NetnsCookie(netns_fd));
+  UniqueFd netns(fcntl(netns_fd, F_DUPFD_CLOEXEC, 3));
+  if (!netns.ok()) return ErrnoStatus(errno, "duplicate network namespace");
+  const EmbeddedObject embedded = InboundObject();
+  WEFT_ASSIGN_OR_RETURN(ObjectPtr object, OpenObject(embedded, s.paths, s.config.sizes));
+  void* cookie_variable = FindVariable(object.get(), ".rodata", "cfg_netns_cookie");
+  void* id_variable = FindVariable(object.get(), ".rodata", "cfg_workload");
+  if (cookie_variable == nullptr || id_variable == nullptr) {
+    return absl::InternalError("inbound.bpf.c has no cfg_netns_cookie or cfg_workload");
+  }
+  memcpy(cookie_variable, &cookie, sizeof cookie);
+  memcpy(id_variable, &workload.id, sizeof workload.id);
+  WEFT_RETURN_IF_ERROR(LoadObject(embedded, object.get()));
+  WEFT_ASSIGN_OR_RETURN(bpf_program * program, FindProgram(object.get(), "weft_inbound"));
+  // Gate before capture: between the two, SYNs are dropped and sent again.
+  WEFT_RETURN_IF_ERROR(AttachPinned(
+      s.paths, InboundLink(cookie), program, [](const bpf_link_info&) { return true; },
+      [&] { return bpf_program__attach_netns(program, netns.get()); }));
+  if (absl::Status written = SetWorkload(cookie, workload); !written.ok()) {
+    unlink((s.paths.links + "/" + InboundLink(cookie)).c_str());
+    return written;
+  }
+  s.late->Add(cookie, netns.get());
+  if (s.adopted) s.late->Request(cookie);  // an earlier agent may have missed the event
+  s.attached[cookie] = Attached{std::move(netns), workload.id};
+  return cookie;
+}
+
+absl::Status Kernel::SetWorkload(uint64_t netns_cookie, const WorkloadConfig& workload) {
+  WEFT_RETURN_IF_ERROR(CheckWorkload(workload));
+  return Put(state_->maps.workloads, netns_cookie, ToKernel(workload),
+             absl::StrCat("enrol workload ", workload.id));
+}
+
+absl::Status Kernel::DetachWorkload(uint64_t netns_cookie) {
+  State& s = *state_;
+  const std::string path = s.paths.links + "/" + InboundLink(netns_cookie);
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(errno, "unpin " + path);
+  weft_workload entry{};
+  if (bpf_map_lookup_elem(s.maps.workloads.get(), &netns_cookie, &entry) == 0) {
+    for (const weft_server_key& key : Keys<weft_server_key>(s.maps.servers)) {
+      if (key.workload != entry.id) continue;
+      WEFT_RETURN_IF_ERROR(Drop(s.maps.servers, key, "forget server"));
+    }
+  }
+  s.late->Remove(netns_cookie);
+  s.attached.erase(netns_cookie);
+  return Drop(s.maps.workloads, netns_cookie, "release workload");
+}
+
+std::vector<std::pair<uint64_t, weft_workload>> Kernel::Workloads() const {
+  std::vector<std::pair<uint64_t, weft_workload>> all;
+  for (const uint64_t cookie : Keys<uint64_t>(state_->maps.workloads)) {
+    weft_workload entry{};
+    if (bpf_map_lookup_elem(state_->maps.workloads.get(), &cookie, &entry) == 0) {
+      all.emplace_back(cookie, entry);
+    }
+  }
+  return all;
+}
+
+absl::Status Kernel::SetPeer(const IpAddress& address, const PeerConfig& peer) {
+  weft_peer value{};
+  value.netns_cookie = peer.netns_cookie;
+  value.workload = peer.workload;
+  value.identity = peer.identity;
+  value.flags = peer.flags;
+  value.wl_flags = peer.workload_flags;
+  return Put(state_->maps.addresses, bpf::ToKernel(address), value,
+             "address " + address.ToString());
+}
+
+absl::Status Kernel::RemovePeer(const IpAddress& address) {
+  return Drop(state_->maps.addresses, bpf::ToKernel(address),
+              "remove address " + address.ToString());
+}
+
+std::vector<IpAddress> Kernel::Peers() const {
+  std::vector<IpAddress> all;
+  for (const weft_ip& key : Keys<weft_ip>(state_->maps.addresses)) all.push_back(FromKernel(key));
+  return all;
+}
+
+absl::Status Kernel::SetService(const ServiceConfig& service) {
+  return state_->services->Set(service);
+}
+absl::Status Kernel::RemoveService(uint32_t id) { return state_->services->Remove(id); }
+std::vector<uint32_t> Kernel::Services() const { return state_->services->Ids(); }
+
+absl::Status Kernel::SetVerdict(uint32_t workload, uint32_t identity, uint16_t port,
+                                weft_verdict verdict) {
+  const weft_verdict_key key{workload, identity, htons(port), 0};
+  return Put(state_->maps.verdicts, key, verdict, absl::StrCat("policy of workload ", workload));
+}
+
+absl::Status Kernel::RemoveVerdict(uint32_t workload, uint32_t identity, uint16_t port) {
+  const weft_verdict_key key{workload, identity, htons(port), 0};
+  return Drop(state_->maps.verdicts, key, absl::StrCat("remove policy of workload ", workload));
+}
+
+std::vector<weft_verdict_key> Kernel::Verdicts() const {
+  return Keys<weft_verdict_key>(state_->maps.verdicts);
+}
+
+absl::Status Kernel::SetSplice(bool on) {
+  state_->config.splice = on;
+  const weft_config value{WEFT_ABI, on ? 1u : 0u};
+  return Put(state_->maps.config, uint32_t{0}, value, "write weft_config");
+}
+
+absl::StatusOr<LateInsertion> Kernel::RunLateInsertion(int netns_fd) {
+  return state_->late->Run(netns_fd);
+}
+
+bool Kernel::RunDueLateInsertions() { return state_->late->RunDue(state_->maps.servers); }
+
+std::array<uint64_t, WEFT_R_MAX> Kernel::Counters() const {
+  std::array<uint64_t, WEFT_R_MAX> all{};
+  for (uint32_t reason = 0; reason < WEFT_R_MAX; ++reason) {
+    all[reason] = SumPerCpu(state_->maps.counters, reason, 1)[0];
+  }
+  return all;
+}
+
+SpliceStats Kernel::GetSpliceStats() const {
+  constexpr size_t kCounters = sizeof(weft_moves) / sizeof(uint64_t);
+  const std::vector<uint64_t> sum = SumPerCpu(state_->maps.moves, 0, kCounters);
+  weft_moves moves;
+  memcpy(&moves, sum.data(), sizeof moves);
+  return SpliceStats{.inserted = moves.inserted,
+                     .removed = moves.removed,
+                     .insert_failed = moves.insert_failed,
+                     .messages = moves.messages,
+                     .bytes = moves.bytes,
+                     .switched_off = moves.switched_off,
+                     .no_peer = moves.no_peer,
+                     .not_quiet = moves.not_quiet,
+                     .peer_full = moves.peer_full,
+                     .peer_waits = moves.peer_waits,
+                     .peer_blocking = moves.peer_blocking,
+                     .redirect_failed = moves.redirect_failed};
+}
+
+int Kernel::events_fd() const { return ring_buffer__epoll_fd(state_->ring.get()); }
+
+void Kernel::Consume(const std::function<void(const weft_event&)>& callback) {
+  state_->callback = &callback;
+  ring_buffer__consume(state_->ring.get());
+  state_->callback = nullptr;
+}
+
+absl::Status Kernel::Unload() {
+  WEFT_RETURN_IF_ERROR(SetSplice(false));
+  state_->late.reset();
+  state_->attached.clear();
+  return RemovePins(state_->paths);
+}
+
+absl::Status Kernel::UnloadNode(const std::string& bpffs_root, const std::string& node) {
+  WEFT_ASSIGN_OR_RETURN(const PinPaths paths, PathsOf(bpffs_root, node));
+  if (absl::StatusOr<UniqueFd> config = OpenPinnedMap(paths, "weft_config"); config.ok()) {
+    const weft_config off{WEFT_ABI, 0};
+    WEFT_RETURN_IF_ERROR(Put(*config, uint32_t{0}, off, "write weft_config"));
+  }
+  return RemovePins(paths);
+}
+
+}  // namespace weft::bpf

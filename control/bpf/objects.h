@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// The compiled kernel programs, embedded by cmake/BpfPrograms.cmake: one pair of symbols per
+// bpf/*/NAME.bpf.c.
+#pragma once
+#include <span>
+
+extern "C" {
+extern const char weft_bpf_address[], weft_bpf_address_end[];
+extern const char weft_bpf_connect[], weft_bpf_connect_end[];
+extern const char weft_bpf_inbound[], weft_bpf_inbound_end[];
+extern const char weft_bpf_late[], weft_bpf_late_end[];
+extern const char weft_bpf_sockops[], weft_bpf_sockops_end[];
+extern const char weft_bpf_splice[], weft_bpf_splice_end[];
+}
+
+namespace weft::bpf {
+
+struct EmbeddedObject {
+  const char* name;
+  std::span<const char> bytes;
+};
+
+inline EmbeddedObject AddressObject() {
+  return {"address", {weft_bpf_address, weft_bpf_address_end}};
+}
+inline EmbeddedObject ConnectObject() {
+  return {"connect", {weft_bpf_connect, weft_bpf_connect_end}};
+}
+inline EmbeddedObject InboundObject() {
+  return {"inbound", {weft_bpf_inbound, weft_bpf_inbound_end}};
+}
+inline EmbeddedObject LateObject() { return {"late", {weft_bpf_late, weft_bpf_late_end}}; }
+inline EmbeddedObject SockopsObject() {
+  return {"sockops", {weft_bpf_sockops, weft_bpf_sockops_end}};
+}
+inline EmbeddedObject SpliceObject() { return {"splice", {weft_bpf_splice, weft_bpf_splice_end}}; }
+
+}  // namespace weft::bpf
