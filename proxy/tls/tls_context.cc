@@ -19,6 +19,7 @@ using Core = TlsContext::Core;
 using UniqueBuffer = bssl::UniquePtr<CRYPTO_BUFFER>;
 
 constexpr size_t kMaxPemBytes = 1 << 20;
+constexpr size_t kMaxChainBytes = 32 * 1024;  // of a peer; SVID chains are a tenth of it
 
 constexpr uint16_t kGroups[] = {SSL_GROUP_X25519_MLKEM768, SSL_GROUP_X25519, SSL_GROUP_SECP256R1};
 constexpr uint16_t kSignWith[] = {SSL_SIGN_ECDSA_SECP256R1_SHA256};
@@ -98,6 +99,7 @@ absl::StatusOr<std::unique_ptr<Core>> NewCore(Core::Kind kind, uint16_t min_vers
   // No resumption: a ticket would outlive the checks that were made of the peer's certificate.
   SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_max_cert_list(ctx, kMaxChainBytes);
   SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   WEFT_ASSIGN_OR_RETURN(const std::vector<uint8_t> wire, AlpnWire(core->alpn));
   const bool ok = SSL_CTX_set_min_proto_version(ctx, min_version) &&
