@@ -33,6 +33,8 @@ class SocketSource {
   virtual Task<Result> Take(SocketRequest request) = 0;
   // The listeners of a workload: 15001, 15006, 15008 in this order, non-blocking, listening; empty on failure.
   virtual Task<std::vector<int>> Listeners(uint32_t workload, uint32_t generation) = 0;
+  // The workload is gone: closes what is kept for it.
+  virtual void Forget(uint32_t /*workload*/) {}
 };
 
 }  // namespace weft::net
