@@ -124,19 +124,19 @@ void Http2Callbacks::FinishRequest(Http2Session& session, Http2Stream& stream, b
   stream.head_received = true;
   stream.announced = true;
   stream.receive_ended = end_stream;
-  Event& event = session.Push(Event::Kind::kRequest, stream.id);
+  Event& event = session.events_.Push(Event::Kind::kRequest, stream.id);
   event.end_stream = end_stream;
-  event.request = session.request_slots_.Take(&head);
+  event.request = session.events_.requests.Take(&head);
 }
 
 void Http2Callbacks::FinishResponse(Http2Session& session, Http2Stream& stream, bool end_stream) {
   const bool informational = session.response_.status < 200;
   stream.head_received = !informational;
   stream.receive_ended = end_stream;
-  Event& event =
-      session.Push(informational ? Event::Kind::kInformational : Event::Kind::kResponse, stream.id);
+  Event& event = session.events_.Push(
+      informational ? Event::Kind::kInformational : Event::Kind::kResponse, stream.id);
   event.end_stream = end_stream;
-  event.response = session.response_slots_.Take(&session.response_);
+  event.response = session.events_.responses.Take(&session.response_);
 }
 
 void Http2Callbacks::FinishHeaders(Http2Session& session, const nghttp2_frame* frame) {
@@ -150,8 +150,8 @@ void Http2Callbacks::FinishHeaders(Http2Session& session, const nghttp2_frame* f
   const bool end_stream = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
   if (stream->head_received) {
     stream->receive_ended = true;  // nghttp2 takes trailers with END_STREAM only
-    session.Push(Event::Kind::kTrailers, stream->id).trailers =
-        session.trailer_slots_.Take(&session.trailers_);
+    session.events_.Push(Event::Kind::kTrailers, stream->id).trailers =
+        session.events_.trailers.Take(&session.trailers_);
   } else if (session.role_ == Role::kServer) {
     FinishRequest(session, *stream, end_stream);
   } else {
@@ -161,7 +161,7 @@ void Http2Callbacks::FinishHeaders(Http2Session& session, const nghttp2_frame* f
 
 void Http2Callbacks::OnGoAway(Http2Session& session, const nghttp2_goaway& goaway) {
   session.peer_is_draining_ = true;
-  Event& event = session.Push(Event::Kind::kGoAway, 0);
+  Event& event = session.events_.Push(Event::Kind::kGoAway, 0);
   event.last_stream = goaway.last_stream_id;
   event.reset_code = static_cast<ResetCode>(goaway.error_code);
 }
@@ -178,7 +178,7 @@ int Http2Callbacks::OnFrame(nghttp2_session* nghttp2, const nghttp2_frame* frame
       if (frame->hd.length == 0 && !end_stream) session.CountUseless();
       if (stream != nullptr && end_stream) {
         stream->receive_ended = true;
-        session.Push(Event::Kind::kEnd, stream->id);
+        session.events_.Push(Event::Kind::kEnd, stream->id);
       }
       break;
     }
@@ -225,7 +225,7 @@ int Http2Callbacks::OnData(nghttp2_session*, uint8_t, int32_t id, const uint8_t*
   }
   session.useless_frames_ = 0;
   stream->unconsumed_bytes += size;
-  session.Push(Event::Kind::kData, id).data = {data, size};
+  session.events_.Push(Event::Kind::kData, id).data = {data, size};
   return 0;
 }
 
@@ -236,11 +236,9 @@ int Http2Callbacks::OnClose(nghttp2_session*, int32_t id, uint32_t error_code, v
   const bool complete = stream->receive_ended && stream->send_ended && stream->body.empty() &&
                         error_code == NGHTTP2_NO_ERROR;
   if (stream->announced && !complete) {
-    Event& event = session.Push(Event::Kind::kReset, id);
-    event.reset_code = static_cast<ResetCode>(error_code);
-    event.reason = stream->peer_reset || error_code == NGHTTP2_REFUSED_STREAM
-                       ? session.PeerGoneReason()
-                       : session.ProtocolReason();
+    const bool by_peer = stream->peer_reset || error_code == NGHTTP2_REFUSED_STREAM;
+    session.events_.PushReset(id, by_peer ? session.PeerGoneReason() : session.ProtocolReason(),
+                              static_cast<ResetCode>(error_code));
   }
   session.Close(id);
   return 0;
@@ -308,7 +306,7 @@ int Http2Callbacks::SendBody(nghttp2_session*, nghttp2_frame* frame, const uint8
   session.useless_frames_ = 0;
   if (stream->above_mark && stream->body.size() <= kLowMarkBytes) {
     stream->above_mark = false;
-    if (!stream->send_ended) session.Push(Event::Kind::kWritable, stream->id);
+    if (!stream->send_ended) session.events_.Push(Event::Kind::kWritable, stream->id);
   }
   return 0;
 }

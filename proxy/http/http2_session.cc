@@ -94,7 +94,7 @@ Reason Http2Session::PeerGoneReason() const {
 }
 
 Reason Http2Session::Feed(std::span<const uint8_t> bytes, size_t* consumed) {
-  DropSeenEvents();
+  events_.DropSeen();
   *consumed = bytes.size();
   if (failed_ != WEFT_R_NONE) return failed_;
   if (bytes.empty()) return WEFT_R_NONE;
@@ -120,40 +120,9 @@ Reason Http2Session::Feed(std::span<const uint8_t> bytes, size_t* consumed) {
 }
 
 void Http2Session::FeedEof() {
-  DropSeenEvents();
+  events_.DropSeen();
   if (failed_ != WEFT_R_NONE) return;
   Fail(PeerGoneReason());
-}
-
-std::span<Event> Http2Session::events() {
-  events_seen_ = events_.size();
-  return events_;
-}
-
-void Http2Session::ClearEvents() {
-  events_.clear();
-  events_seen_ = 0;
-  request_slots_.Release();
-  response_slots_.Release();
-  trailer_slots_.Release();
-}
-
-// Nobody loses a kWritable because it came up between two looks; the rest does not outlive the
-// bytes it points to.
-void Http2Session::DropSeenEvents() {
-  std::vector<StreamId> writable;
-  for (size_t i = events_seen_; i < events_.size(); ++i) {
-    if (events_[i].kind == Event::Kind::kWritable) writable.push_back(events_[i].stream);
-  }
-  ClearEvents();
-  for (StreamId id : writable) Push(Event::Kind::kWritable, id);
-}
-
-Event& Http2Session::Push(Event::Kind kind, StreamId id) {
-  Event& event = events_.emplace_back();
-  event.kind = kind;
-  event.stream = id;
-  return event;
 }
 
 Http2Stream* Http2Session::Find(StreamId id) {
@@ -204,11 +173,7 @@ void Http2Session::ResetAll(Reason reason, ResetCode code) {
   std::sort(ids.begin(), ids.end());
   for (StreamId id : ids) {
     Http2Stream* stream = Find(id);
-    if (stream->announced) {
-      Event& event = Push(Event::Kind::kReset, id);
-      event.reason = reason;
-      event.reset_code = code;
-    }
+    if (stream->announced) events_.PushReset(id, reason, code);
   }
   streams_.clear();
   last_found_ = nullptr;
@@ -356,9 +321,7 @@ void Http2Session::RefuseOversize(Http2Stream& stream) {
   }
   nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, id, NGHTTP2_ENHANCE_YOUR_CALM);
   if (stream.announced) {
-    Event& event = Push(Event::Kind::kReset, id);
-    event.reason = WEFT_R_HEADERS_TOO_LARGE;
-    event.reset_code = ResetCode::kEnhanceYourCalm;
+    events_.PushReset(id, WEFT_R_HEADERS_TOO_LARGE, ResetCode::kEnhanceYourCalm);
   }
   Close(id);
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "proxy/http/event_queue.h"
 #include "proxy/http/send_buffer.h"
 #include "proxy/http/session.h"
 
@@ -34,28 +35,6 @@ struct Http2Stream {
   void Clear();
 };
 
-// A head that is assembled over several Feed() calls is swapped into a slot when complete; slots
-// live until the batch of events is cleared and keep their buffers for the next one.
-template <typename Head>
-class HeadSlots final {
- public:
-  Head* Take(Head* assembled) {
-    if (used_ == slots_.size()) slots_.push_back(std::make_unique<Head>());
-    Head* slot = slots_[used_++].get();
-    std::swap(*slot, *assembled);
-    return slot;
-  }
-  void Release() {
-    used_ = 0;
-    if (slots_.size() > kKeep) slots_.resize(kKeep);
-  }
-
- private:
-  static constexpr size_t kKeep = 16;  // more only after a burst in one read
-  std::vector<std::unique_ptr<Head>> slots_;
-  size_t used_ = 0;
-};
-
 class Http2Session final : public Session {
  public:
   Http2Session(Role role, const Limits& limits);
@@ -66,8 +45,8 @@ class Http2Session final : public Session {
   [[nodiscard]] Reason Feed(std::span<const uint8_t> bytes, size_t* consumed) override;
   bool wants_input() const override { return true; }
   void FeedEof() override;
-  std::span<Event> events() override;
-  void ClearEvents() override;
+  std::span<Event> events() override { return events_.Look(); }
+  void ClearEvents() override { events_.Clear(); }
   StreamId SubmitRequest(const RequestHead& head, bool end_stream) override;
   void SubmitResponse(StreamId id, const ResponseHead& head, bool end_stream) override;
   void SubmitData(StreamId id, std::span<const uint8_t> data, bool end_stream) override;
@@ -94,8 +73,6 @@ class Http2Session final : public Session {
   void Fail(Reason reason);
   void ResetAll(Reason reason, ResetCode code);
   void Pump();
-  void DropSeenEvents();
-  Event& Push(Event::Kind kind, StreamId id);
   void PushFields(const HeaderList& headers);
   void ResumeBody(Http2Stream& stream);
   void EndBody(Http2Stream& stream);
@@ -112,16 +89,12 @@ class Http2Session final : public Session {
   std::vector<std::unique_ptr<Http2Stream>> spare_streams_;
   Http2Stream* last_found_ = nullptr;
 
-  std::vector<Event> events_;
-  size_t events_seen_ = 0;
+  EventQueue events_;
   RequestHead request_;  // under assembly; HTTP/2 has one header block at a time
   ResponseHead response_;
   HeaderList trailers_;
   bool host_seen_ = false;
   std::string host_;
-  HeadSlots<RequestHead> request_slots_;
-  HeadSlots<ResponseHead> response_slots_;
-  HeadSlots<HeaderList> trailer_slots_;
 
   SendBuffer output_;
   std::vector<nghttp2_nv> fields_;      // scratch of Submit*()
