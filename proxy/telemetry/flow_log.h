@@ -37,6 +37,8 @@ struct FlowRecord {
   int64_t duration_us = 0;
   Reason reason = WEFT_R_NONE;
   bool mutual_tls = false;
+  std::string request;  // kRequest: method, authority and path
+  int status = 0;       // kRequest: of the response
 };
 
 class FlowLog final {

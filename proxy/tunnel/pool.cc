@@ -74,7 +74,7 @@ size_t TunnelPool::KeyHash::operator()(const TunnelKey& key) const noexcept {
 }
 
 TunnelPool::TunnelPool(asio::any_io_executor executor, Dialer& dialer, PoolOptions options)
-    : executor_(executor), dialer_(dialer), options_(std::move(options)) {}
+    : executor_(executor), dialer_(dialer), options_(std::move(options)), ended_(executor) {}
 
 TunnelPool::~TunnelPool() = default;
 
@@ -113,6 +113,7 @@ void TunnelPool::StartDial(Group& group, const TunnelRequest& request) {
   asio::co_spawn(executor_, DialAndRun(group.key, request.source, request.timeout),
                  [this](std::exception_ptr error) {
                    --connections_;
+                   ended_.Notify();
                    if (error) WEFT_BUG("exception in a tunnel");
                  });
 }
@@ -269,6 +270,10 @@ void TunnelPool::Close(Reason reason) {
     for (const Group::Connection& connection : group->connections) connection.mux->Close(reason);
     WakeWaiters(*group, reason);
   }
+}
+
+Task<void> TunnelPool::Closed() {
+  while (connections_ > 0) co_await ended_.Wait();
 }
 
 std::vector<TunnelPool::Info> TunnelPool::List() const {

@@ -86,8 +86,10 @@ class TunnelPool final {
   void CloseSource(const std::string& source_identity, const IpAddress& source, Reason reason);
   // No new streams; connections end with their last one.
   void StartDrain();
-  // Ends all, dials included. Connections() falls to 0 soon after.
+  // Ends all, dials included.
   void Close(Reason reason);
+  // Returns once every coroutine of the pool has ended. At most one waiter.
+  Task<void> Closed();
 
   size_t connections() const { return connections_; }
   struct Info {
@@ -121,6 +123,7 @@ class TunnelPool final {
   PoolOptions options_;
   std::unordered_map<TunnelKey, std::unique_ptr<Group>, KeyHash> groups_;
   size_t connections_ = 0;  // and dials
+  Signal ended_;
   Reason closing_ = WEFT_R_NONE;
 };
 
