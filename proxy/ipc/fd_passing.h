@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace weft::ipc {
@@ -25,6 +26,10 @@ ReceivedPacket ReceivePacket(int socket, std::span<uint8_t> into);
 
 // Effective uid of the process at the other end when it connected; -1 if unknown.
 int64_t PeerUid(int socket);
+// SEQPACKET on a path: blocking, close-on-exec. ListenPackets replaces a dead socket file and sets
+// the file's permissions. -errno on failure.
+int ListenPackets(const std::string& path, unsigned mode);
+int ConnectPackets(const std::string& path);
 // A connected SEQPACKET pair, both ends close-on-exec and blocking; {-1, -1} on failure.
 struct FdPair {
   int a = -1, b = -1;
