@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #define WEFT_O_NONBLOCK 04000u
+#define WEFT_SOCK_DONE  1 /* bit of skc_flags: the peer's FIN has come */
 
 /* Copied as a whole, so its own members are not relocated. */
 struct weft_core_in6 {
@@ -57,6 +58,7 @@ struct sock_common {
 	struct weft_core_in6 skc_v6_daddr; /* IPv4 mapped: the kernel keeps it for AF_INET too */
 	struct weft_core_in6 skc_v6_rcv_saddr;
 	struct weft_core_atomic64 skc_cookie;
+	unsigned long skc_flags;
 };
 struct sock {
 	struct sock_common __sk_common;
@@ -72,6 +74,9 @@ struct tcp_sock {
 	__u32 write_seq;
 	__u32 copied_seq;
 	__u32 rcv_nxt;
+	__u64 bytes_sent; /* payload, with what was sent again */
+	__u64 bytes_retrans;
+	__u64 bytes_received; /* counts a FIN as a byte */
 };
 
 struct bpf_iter__tcp {

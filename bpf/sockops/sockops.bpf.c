@@ -234,14 +234,34 @@ static __always_inline void weft_on_passive(struct bpf_sock_ops *ctx)
 		weft_insert_accepted(ctx, st, &key.flow);
 }
 
+/* Payload, whichever way it went. */
+static __always_inline void weft_count_bytes(struct bpf_sock_ops *ctx, struct weft_event *event,
+					     const struct weft_flow *flow)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	struct weft_mover *mover;
+	struct weft_end *end;
+	__u64 done;
+
+	if (!tcp)
+		return;
+	event->sent_bytes = BPF_CORE_READ(tcp, bytes_sent) - BPF_CORE_READ(tcp, bytes_retrans);
+	done = BPF_CORE_READ((struct sock *)tcp, __sk_common.skc_flags) >> WEFT_SOCK_DONE & 1;
+	event->received_bytes = BPF_CORE_READ(tcp, bytes_received) - done;
+	end = bpf_map_lookup_elem(&weft_ends, flow);
+	if (end)
+		event->received_bytes += end->received_bytes;
+	mover = bpf_sk_storage_get(&weft_movers, sk, 0, 0);
+	if (mover)
+		event->sent_bytes += mover->sent_bytes;
+}
+
 static __always_inline void weft_report_close(struct bpf_sock_ops *ctx, const struct weft_sock *st,
 					      const struct weft_flow *flow, int client)
 {
 	__u32 reason = ctx->args[0] == WEFT_TCP_SYN_SENT ? WEFT_R_CONNECT_FAILED : WEFT_R_CLOSED;
 	struct weft_event *event = weft_event_new(WEFT_EVENT_CLOSE, reason);
-	struct weft_mover *mover;
-	struct weft_end *end;
-	struct bpf_sock *sk;
 
 	if (!event)
 		return;
@@ -259,15 +279,7 @@ static __always_inline void weft_report_close(struct bpf_sock_ops *ctx, const st
 		event->source = st->peer;
 		event->destination = flow->local;
 	}
-	event->sent_bytes = ctx->bytes_acked;
-	event->received_bytes = ctx->bytes_received;
-	end = bpf_map_lookup_elem(&weft_ends, flow);
-	if (end)
-		event->received_bytes += end->received_bytes;
-	sk = ctx->sk;
-	mover = sk ? bpf_sk_storage_get(&weft_movers, sk, 0, 0) : NULL;
-	if (mover)
-		event->sent_bytes += mover->sent_bytes;
+	weft_count_bytes(ctx, event, flow);
 	weft_event_submit(event);
 }
 
