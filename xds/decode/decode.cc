@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xds/decode/decode.h"
+
+#include "xds/decode/fields.h"
+#include "xds/decode/parts.h"
+
+namespace weft::xds {
+namespace {
+
+template <typename Proto>
+absl::Status Parse(std::string_view bytes, Proto* out) {
+  if (bytes.size() > INT32_MAX ||
+      !out->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return Bad("the bytes do not parse as " + out->GetDescriptor()->full_name());
+  }
+  return absl::OkStatus();
+}
+
+// `fill` decodes Proto into Model; `kind` and the name begin each error.
+template <typename Model, typename Proto, typename Fill>
+absl::StatusOr<Decoded> Build(std::string_view kind, const std::string& name, const Proto& in,
+                              Fill fill) {
+  auto out = std::make_shared<Model>();
+  WEFT_RETURN_IF_ERROR(
+      Annotate(fill(in, out.get()), std::string(kind) + " " + (name.empty() ? "\"\"" : name)));
+  return Decoded{name, std::shared_ptr<const Model>(std::move(out))};
+}
+
+using Decoder = absl::StatusOr<Decoded> (*)(std::string_view bytes, const DecodeOptions& options);
+
+absl::StatusOr<Decoded> ClusterResource(std::string_view bytes, const DecodeOptions&) {
+  envoy::config::cluster::v3::Cluster in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  return Build<model::Cluster>("cluster", in.name(), in, DecodeCluster);
+}
+
+absl::StatusOr<Decoded> EndpointsResource(std::string_view bytes, const DecodeOptions&) {
+  envoy::config::endpoint::v3::ClusterLoadAssignment in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  return Build<model::Endpoints>("endpoints", in.cluster_name(), in, DecodeEndpoints);
+}
+
+absl::StatusOr<Decoded> ListenerResource(std::string_view bytes, const DecodeOptions& options) {
+  envoy::config::listener::v3::Listener in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  return Build<model::Listener>(
+      "listener", in.name(), in,
+      [&](const auto& proto, model::Listener* out) { return DecodeListener(proto, options, out); });
+}
+
+absl::StatusOr<Decoded> RouteResource(std::string_view bytes, const DecodeOptions& options) {
+  envoy::config::route::v3::RouteConfiguration in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  if (in.name().empty()) return Bad("routes \"\": name: missing");
+  return Build<model::RouteConfiguration>("routes", in.name(), in,
+                                          [&](const auto& proto, model::RouteConfiguration* out) {
+                                            return DecodeRoutes(proto, options, out);
+                                          });
+}
+
+absl::StatusOr<Decoded> AddressResource(std::string_view bytes, const DecodeOptions&) {
+  istio::workload::Address in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  if (in.has_workload()) {
+    return Build<model::Workload>("workload", in.workload().uid(), in.workload(), DecodeWorkload);
+  }
+  if (!in.has_service()) return Bad("address: neither a workload nor a service");
+  const auto& service = in.service();
+  return Build<model::Service>("service", service.namespace_() + "/" + service.hostname(), service,
+                               DecodeService);
+}
+
+absl::StatusOr<Decoded> AuthorizationResource(std::string_view bytes, const DecodeOptions&) {
+  istio::security::Authorization in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  return Build<model::Authorization>("authorization", in.namespace_() + "/" + in.name(), in,
+                                     DecodeAuthorization);
+}
+
+absl::StatusOr<Decoded> LocalWorkloadResource(std::string_view bytes, const DecodeOptions&) {
+  weft::node::v1::LocalWorkload in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  return Build<model::LocalWorkload>("local workload", in.uid(), in, DecodeLocalWorkload);
+}
+
+absl::StatusOr<Decoded> CertificateResource(std::string_view bytes, const DecodeOptions&) {
+  weft::node::v1::Certificate in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  return Build<model::Certificate>("certificate", in.identity(), in, DecodeCertificate);
+}
+
+absl::StatusOr<Decoded> TrustBundleResource(std::string_view bytes, const DecodeOptions&) {
+  weft::node::v1::TrustBundle in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  return Build<model::TrustBundle>("trust bundle", in.trust_domain(), in, DecodeTrustBundle);
+}
+
+struct Type {
+  std::string_view url;
+  Decoder decode;
+};
+constexpr Type kTypes[] = {
+    {kClusterType, ClusterResource},
+    {kEndpointsType, EndpointsResource},
+    {kListenerType, ListenerResource},
+    {kRouteType, RouteResource},
+    {kAddressType, AddressResource},
+    {kAuthorizationType, AuthorizationResource},
+    {kLocalWorkloadType, LocalWorkloadResource},
+    {kCertificateType, CertificateResource},
+    {kTrustBundleType, TrustBundleResource},
+};
+
+const Type* FindType(std::string_view type_url) {
+  for (const Type& type : kTypes) {
+    if (type.url == type_url) return &type;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+absl::StatusOr<Decoded> DecodeResource(std::string_view type_url, std::string_view bytes,
+                                       const DecodeOptions& options) {
+  const Type* type = FindType(type_url);
+  if (type == nullptr) return NotSupported("type " + std::string(type_url));
+  return type->decode(bytes, options);
+}
+
+bool IsKnownType(std::string_view type_url) { return FindType(type_url) != nullptr; }
+
+}  // namespace weft::xds
