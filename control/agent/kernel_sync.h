@@ -24,6 +24,7 @@ class Numbers final {
   uint32_t Of(std::string_view name);
   // Empty for a number that was never given.
   std::string_view NameOf(uint32_t number) const;
+  uint32_t size() const { return static_cast<uint32_t>(names_.size()); }
 
  private:
   std::unordered_map<std::string, uint32_t> numbers_;

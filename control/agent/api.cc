@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+// Agent: agent.sock, the interface of the CLI. GET /status, /healthz, /events[?follow=1]; POST
+// /workloads, /splice?on=true|false; DELETE /workloads?name=NAMESPACE/NAME.
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "control/agent/agent.h"
+#include "control/agent/proxy_status.h"
+#include "proxy/base/log.h"
+#include "proxy/base/reason.h"
+
+namespace weft::agent {
+namespace {
+
+using nlohmann::json;
+
+json Problem(const std::string& text) { return {{"error", text}}; }
+
+std::string Dump(const json& value) {
+  return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+std::string TimeText(std::chrono::system_clock::time_point when) {
+  const time_t seconds = std::chrono::system_clock::to_time_t(when);
+  if (seconds == 0) return "";
+  tm parts{};
+  gmtime_r(&seconds, &parts);
+  char text[32];
+  strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+// "type.googleapis.com/envoy.config.cluster.v3.Cluster" -> "Cluster"
+std::string ShortType(const std::string& type_url) {
+  return type_url.substr(type_url.rfind('.') + 1);
+}
+
+json XdsJson(const xds::ClientStatus& status, const std::string& control) {
+  json types = json::array();
+  for (const xds::TypeStatus& type : status.types) {
+    types.push_back({{"name", ShortType(type.type_url)},
+                     {"type", type.type_url},
+                     {"resources", type.resources},
+                     {"version", type.version},
+                     {"updates", type.updates},
+                     {"nacks", type.nacks},
+                     {"last_update", TimeText(type.last_update)}});
+  }
+  json out = {{"connected", status.connected}, {"control", control},
+              {"connects", status.connects},   {"since", TimeText(status.since)},
+              {"types", std::move(types)},     {"last_nack", nullptr}};
+  if (!status.connected) out["error"] = status.last_error;
+  auto latest = std::chrono::system_clock::time_point{};
+  for (const xds::TypeStatus& type : status.types) {
+    if (type.last_nack.empty() || type.last_nack_at < latest) continue;
+    latest = type.last_nack_at;
+    out["last_nack"] = {{"resource", ShortType(type.type_url)},
+                        {"reason", type.last_nack},
+                        {"by", "weft-agent"},
+                        {"time", TimeText(latest)}};
+  }
+  return out;
+}
+
+json CertificatesJson(const Certificates* certificates) {
+  json out = json::array();
+  if (certificates == nullptr) return out;
+  for (const CertificateStatus& c : certificates->status()) {
+    out.push_back({{"identity", c.identity},
+                   {"not_after", c.not_after},
+                   {"renew_at", c.renew_at},
+                   {"alarm", c.alarm},
+                   {"error", c.error}});
+  }
+  return out;
+}
+
+json SpliceJson(const bpf::SpliceStats& s, bool on) {
+  return {{"on", on},
+          {"sockets", s.inserted - s.removed},
+          {"inserted", s.inserted},
+          {"insert_failed", s.insert_failed},
+          {"messages", s.messages},
+          {"bytes", s.bytes},
+          {"by_tcp",
+           {{"switched_off", s.switched_off},
+            {"no_peer", s.no_peer},
+            {"not_quiet", s.not_quiet},
+            {"peer_full", s.peer_full},
+            {"peer_waits", s.peer_waits},
+            {"peer_blocking", s.peer_blocking},
+            {"redirect_failed", s.redirect_failed}}}};
+}
+
+int StatusCode(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return 200;
+    case absl::StatusCode::kInvalidArgument:
+      return 400;
+    case absl::StatusCode::kNotFound:
+      return 404;
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kFailedPrecondition:
+      return 409;
+    default:
+      return 500;
+  }
+}
+
+void Answer(const ipc::Responder& responder, const absl::Status& status) {
+  const json body = status.ok() ? json{{"ok", true}} : Problem(std::string(status.message()));
+  responder.Send(StatusCode(status), "application/json", Dump(body));
+}
+
+// The value of `name` in "a=1&b=2"; names and values need no escapes here.
+std::string QueryValue(const std::string& query, const std::string& name) {
+  for (size_t at = 0; at < query.size();) {
+    const size_t end = std::min(query.find('&', at), query.size());
+    const std::string pair = query.substr(at, end - at);
+    if (pair.starts_with(name + "=")) return pair.substr(name.size() + 1);
+    at = end + 1;
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::Status Agent::StartApi() {
+  WEFT_ASSIGN_OR_RETURN(const int fd, net::ListenUnix(options_.Path("agent.sock"), 0600));
+  api_ = std::make_unique<ipc::LocalHttpServer>(
+      io_.get_executor(), fd, [this](ipc::LocalRequest request, ipc::Responder responder) {
+        HandleApi(std::move(request), std::move(responder));
+      });
+  return absl::OkStatus();
+}
+
+std::string Agent::NotReadyBecause() {
+  if (!snapshot_)
+    return "nothing was heard from the control plane yet: " + source_->status().last_error;
+  if (!kernel_error_.empty()) return "kernel maps: " + kernel_error_;
+  for (const auto& [file, error] : file_errors_) return error;
+  for (const auto& [key, workload] : workloads_) {
+    if (!workload.error.empty()) return key + ": " + workload.error;
+    if (workload.state == State::kWaitsForCertificate) return key + " waits for its certificate";
+    if (workload.state != State::kReady) return key + " waits for the proxy";
+  }
+  return "";
+}
+
+void Agent::HandleApi(ipc::LocalRequest request, ipc::Responder responder) {
+  const bool get = request.method == "GET";
+  const bool post = request.method == "POST";
+  if (get && request.path == "/status") {
+    responder.Send(200, "application/json", StatusJson());
+  } else if (get && request.path == "/healthz") {
+    const std::string reason = NotReadyBecause();
+    responder.Send(reason.empty() ? 200 : 503, "text/plain", reason.empty() ? "ok\n" : reason);
+  } else if (get && request.path == "/events") {
+    const std::string follow = QueryValue(request.query, "follow");
+    events_.Serve(std::move(responder), follow == "1" || follow == "true");
+  } else if (post && request.path == "/workloads") {
+    auto entry = ParseWorkloadEntry(request.body, "request");
+    Answer(responder, entry.ok() ? Enrol(*entry, "") : entry.status());
+  } else if (request.method == "DELETE" && request.path == "/workloads") {
+    Answer(responder, Remove(QueryValue(request.query, "name")));
+  } else if (post && request.path == "/splice") {
+    const std::string on = QueryValue(request.query, "on");
+    if (on != "true" && on != "false") {
+      Answer(responder, absl::InvalidArgumentError("/splice?on=true or /splice?on=false"));
+      return;
+    }
+    splice_on_ = on == "true";
+    Answer(responder, kernel_->SetSplice(splice_on_));
+  } else {
+    responder.Send(404, "application/json",
+                   Dump(Problem(request.method + " " + request.path + " is not served here")));
+  }
+}
+
+std::string Agent::StatusJson() {
+  json workloads = json::array();
+  for (const auto& [key, workload] : workloads_) {
+    const char* state = !workload.error.empty()                         ? "error"
+                        : workload.state == State::kReady               ? "ready"
+                        : workload.state == State::kWaitsForProxy       ? "waits for the proxy"
+                        : workload.state == State::kWaitsForCertificate ? "waits for a certificate"
+                                                                        : "waits for weft-control";
+    workloads.push_back({{"name", workload.entry.name},
+                         {"namespace", workload.entry.namespace_name},
+                         {"uid", workload.pod.uid},
+                         {"id", workload.pod.id},
+                         {"identity", workload.identity},
+                         {"address", workload.entry.addresses[0].ToString()},
+                         {"netns", workload.entry.netns},
+                         {"netns_cookie", workload.pod.netns_cookie},
+                         {"splice", workload.entry.splice ? "on" : "off"},
+                         {"state", state},
+                         {"error", workload.error}});
+  }
+  json processes = json::array();
+  for (const Child* child : {&sockets_, &keyd_, &proxy_}) {
+    if (child == &keyd_ && !certificates_) continue;
+    processes.push_back({{"name", child->name},
+                         {"running", child->process != nullptr},
+                         {"pid", child->process ? child->process->pid() : 0},
+                         {"adopted", child->adopted},
+                         {"restarts", child->restarts},
+                         {"last_exit", child->last_exit}});
+  }
+  json verdicts = json::object();
+  const auto counters = kernel_->Counters();
+  for (size_t i = 0; i < counters.size(); ++i) {
+    if (counters[i] != 0) {
+      verdicts[std::string(ReasonName(static_cast<Reason>(i)))] = counters[i];
+    }
+  }
+  json out = {{"node", options_.node},
+              {"run_dir", options_.run_dir},
+              {"pid", getpid()},
+              {"kernel_adopted", kernel_->adopted()},
+              {"kernel_error", kernel_error_},
+              {"kernel_updates", writer_->updates()},
+              {"xds", XdsJson(source_->status(),
+                              certificates_ ? options_.control : options_.xds_plaintext)},
+              {"workloads", std::move(workloads)},
+              {"workload_file_errors", file_errors_},
+              {"certificates", CertificatesJson(certificates_.get())},
+              {"processes", std::move(processes)},
+              {"splice", SpliceJson(kernel_->GetSpliceStats(), splice_on_)},
+              {"verdicts", std::move(verdicts)},
+              {"events", events_.total()}};
+  if (last_nack_) {
+    out["xds"]["last_nack"] = {{"resource", ShortType(last_nack_->resource)},
+                               {"reason", last_nack_->reason},
+                               {"by", last_nack_->who},
+                               {"time", last_nack_->time}};
+  }
+  const json proxy = proxy_.process
+                         ? json::parse(StatusOfProxy(options_.Path("proxy.sock")), nullptr, false)
+                         : json();
+  if (proxy.is_object()) {
+    out["proxy"] = proxy;
+    out["tunnels"] = proxy.value("tunnels", json::array());
+  }
+  return Dump(out);
+}
+
+}  // namespace weft::agent

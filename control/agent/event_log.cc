@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/agent/event_log.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+#include <time.h>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_format.h"
+#include "proxy/base/reason.h"
+#include "proxy/base/status.h"
+
+namespace weft::agent {
+namespace {
+
+using nlohmann::json;
+
+SocketAddress FromAbi(const weft_addr& address) {
+  SocketAddress out;
+  memcpy(out.ip.bytes.data(), address.ip, sizeof address.ip);
+  out.port = ntohs(address.port_be);
+  return out;
+}
+
+bool IsZero(const weft_addr& address) {
+  static constexpr weft_addr kZero{};
+  return memcmp(&address, &kZero, sizeof kZero) == 0;
+}
+
+std::string TimeText(int64_t wall_ns) {
+  const time_t seconds = wall_ns / 1'000'000'000;
+  tm parts{};
+  gmtime_r(&seconds, &parts);
+  char text[32];
+  strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
+  return absl::StrFormat("%s.%06dZ", text, (wall_ns % 1'000'000'000) / 1000);
+}
+
+const char* KindName(uint32_t kind) {
+  switch (kind) {
+    case WEFT_EVENT_CONNECT:
+      return "connect";
+    case WEFT_EVENT_ACCEPT:
+      return "accept";
+    case WEFT_EVENT_CLOSE:
+      return "close";
+    default:
+      return "unknown";
+  }
+}
+
+bool IsRefusal(uint32_t reason) {
+  switch (reason) {
+    case WEFT_R_POLICY_DENIED:
+    case WEFT_R_POLICY_DEFAULT_DENIED:
+    case WEFT_R_NO_ENDPOINT:
+    case WEFT_R_PROXY_GONE:
+    case WEFT_R_MAP_FULL:
+    case WEFT_R_STAMP_MISUSE:
+    case WEFT_R_NOT_ADMITTED:
+      return true;
+    default:
+      return false;
+  }
+}
+
+json EndOf(const weft_addr& address, uint32_t workload, uint32_t identity,
+           const EventNames& names) {
+  const SocketAddress socket_address = FromAbi(address);
+  json out = {{"address", socket_address.ToString()}};
+  std::string name;
+  if (workload != 0 && names.local_workload) name = names.local_workload(workload);
+  const model::Workload* known =
+      names.snapshot == nullptr ? nullptr : names.snapshot->FindWorkload(socket_address.ip);
+  if (name.empty() && known != nullptr) name = known->namespace_name + "/" + known->name;
+  if (!name.empty()) out["workload"] = name;
+  std::string who;
+  if (names.numbers != nullptr) who = names.numbers->identities.NameOf(identity);
+  if (who.empty() && known != nullptr) who = known->Identity();
+  if (!who.empty()) out["identity"] = who;
+  return out;
+}
+
+}  // namespace
+
+int64_t WallMinusMonotonicNs() {
+  timespec wall{}, monotonic{};
+  clock_gettime(CLOCK_REALTIME, &wall);
+  clock_gettime(CLOCK_MONOTONIC, &monotonic);
+  return (wall.tv_sec - monotonic.tv_sec) * int64_t{1'000'000'000} + wall.tv_nsec -
+         monotonic.tv_nsec;
+}
+
+std::string FormatEvent(const weft_event& event, const EventNames& names,
+                        int64_t wall_minus_monotonic_ns) {
+  const bool known = event.reason < WEFT_R_MAX;
+  const auto reason = known ? static_cast<Reason>(event.reason) : WEFT_R_INTERNAL_ERROR;
+  json out = {{"time", TimeText(static_cast<int64_t>(event.time_ns) + wall_minus_monotonic_ns)},
+              {"kind", KindName(event.kind)},
+              {"reason", std::string(ReasonName(reason))},
+              {"meaning", std::string(ReasonMeaning(reason))},
+              {"refused", IsRefusal(event.reason)},
+              {"source", EndOf(event.source, event.source_workload, event.source_identity, names)},
+              {"destination", EndOf(event.destination, event.destination_workload,
+                                    event.destination_identity, names)}};
+  if (!IsZero(event.picked)) {
+    const SocketAddress picked = FromAbi(event.picked);
+    out["picked"] = picked.ToString();
+    const model::Workload* workload =
+        names.snapshot == nullptr ? nullptr : names.snapshot->FindWorkload(picked.ip);
+    if (workload != nullptr) {
+      out["picked_workload"] = workload->namespace_name + "/" + workload->name;
+    }
+  }
+  if (event.rule != 0 && names.numbers != nullptr) {
+    out["rule"] = std::string(names.numbers->rules.NameOf(event.rule));
+  }
+  if (event.pid != 0) {
+    const auto* comm = reinterpret_cast<const char*>(event.comm);
+    out["pid"] = event.pid;
+    out["process"] = std::string(comm, strnlen(comm, sizeof event.comm));
+  }
+  if (event.kind == WEFT_EVENT_CLOSE) {
+    out["sent_bytes"] = event.sent_bytes;
+    out["received_bytes"] = event.received_bytes;
+  }
+  // A process may call itself anything: what is not UTF-8 is replaced, not thrown over.
+  return out.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+void EventLog::Add(std::string line) {
+  ++total_;
+  line.push_back('\n');
+  std::erase_if(followers_, [&](const ipc::Responder& follower) { return !follower.Write(line); });
+  lines_.push_back(std::move(line));
+  if (lines_.size() > kMaxKept) lines_.pop_front();
+}
+
+void EventLog::Serve(ipc::Responder responder, bool follow) {
+  responder.StartStream(200, "application/x-ndjson");
+  for (const std::string& line : lines_) {
+    if (!responder.Write(line)) return;
+  }
+  if (follow) {
+    followers_.push_back(std::move(responder));
+  } else {
+    responder.EndStream();
+  }
+}
+
+}  // namespace weft::agent

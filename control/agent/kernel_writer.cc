@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/agent/kernel_writer.h"
+
+#include <arpa/inet.h>
+
+namespace weft::agent {
+
+bpf::WorkloadConfig ToConfig(const KernelWorkload& workload) {
+  bpf::WorkloadConfig out{.id = workload.id,
+                          .generation = workload.generation,
+                          .identity = workload.identity,
+                          .flags = workload.flags};
+  for (const IpAddress& address : workload.addresses) {
+    auto& slot = address.is_v4() ? out.ipv4 : out.ipv6;
+    if (!slot) slot = address;
+  }
+  return out;
+}
+
+bool KernelWriter::Note(const absl::Status& status, absl::Status* first) {
+  ++updates_;
+  if (!status.ok() && first->ok()) *first = status;
+  return status.ok();
+}
+
+void KernelWriter::NoteWorkload(uint64_t netns_cookie, const KernelWorkload& workload) {
+  have_.workloads[netns_cookie] = workload;
+}
+
+void KernelWriter::ForgetWorkload(uint64_t netns_cookie) { have_.workloads.erase(netns_cookie); }
+
+void KernelWriter::RemoveStrangers(const KernelState& want, absl::Status* first) {
+  for (const IpAddress& address : kernel_.Peers()) {
+    if (!want.peers.contains(address)) Note(kernel_.RemovePeer(address), first);
+  }
+  for (uint32_t service : kernel_.Services()) {
+    if (!want.services.contains(service)) Note(kernel_.RemoveService(service), first);
+  }
+  for (const weft_verdict_key& key : kernel_.Verdicts()) {
+    const uint16_t port = ntohs(key.port_be);
+    if (want.verdicts.contains({key.workload, key.identity, port})) continue;
+    Note(kernel_.RemoveVerdict(key.workload, key.identity, port), first);
+  }
+}
+
+void KernelWriter::WriteVerdicts(const KernelState& want, const KernelChanges& changes,
+                                 absl::Status* first) {
+  for (const VerdictKey& key : changes.set_verdicts) {
+    const Verdict& verdict = want.verdicts.at(key);
+    const weft_verdict value{.allow = verdict.allow ? 1u : 0u, .rule = verdict.rule};
+    if (Note(kernel_.SetVerdict(key.workload, key.identity, key.port, value), first)) {
+      have_.verdicts[key] = verdict;
+    }
+  }
+}
+
+void KernelWriter::WritePeers(const KernelState& want, const KernelChanges& changes,
+                              absl::Status* first) {
+  for (const IpAddress& address : changes.set_peers) {
+    const KernelPeer& peer = want.peers.at(address);
+    const bpf::PeerConfig config{.netns_cookie = peer.netns_cookie,
+                                 .workload = peer.workload,
+                                 .identity = peer.identity,
+                                 .flags = peer.flags,
+                                 .workload_flags = peer.workload_flags};
+    if (Note(kernel_.SetPeer(address, config), first)) have_.peers[address] = peer;
+  }
+}
+
+void KernelWriter::WriteServices(const KernelState& want, const KernelChanges& changes,
+                                 absl::Status* first) {
+  for (uint32_t id : changes.set_services) {
+    const KernelService& service = want.services.at(id);
+    const bpf::ServiceConfig config{
+        .id = id, .flags = service.flags, .vips = service.vips, .backends = service.backends};
+    if (Note(kernel_.SetService(config), first)) have_.services[id] = service;
+  }
+}
+
+absl::Status KernelWriter::Apply(const KernelState& want) {
+  const KernelChanges changes = DiffKernelState(have_, want);
+  absl::Status first;
+  WriteVerdicts(want, changes, &first);
+  for (uint64_t cookie : changes.workloads) {
+    const KernelWorkload& workload = want.workloads.at(cookie);
+    if (Note(kernel_.SetWorkload(cookie, ToConfig(workload)), &first)) {
+      have_.workloads[cookie] = workload;
+    }
+  }
+  WritePeers(want, changes, &first);
+  WriteServices(want, changes, &first);
+  for (uint32_t id : changes.remove_services) {
+    if (Note(kernel_.RemoveService(id), &first)) have_.services.erase(id);
+  }
+  for (const IpAddress& address : changes.remove_peers) {
+    if (Note(kernel_.RemovePeer(address), &first)) have_.peers.erase(address);
+  }
+  for (const VerdictKey& key : changes.remove_verdicts) {
+    if (Note(kernel_.RemoveVerdict(key.workload, key.identity, key.port), &first)) {
+      have_.verdicts.erase(key);
+    }
+  }
+  if (!started_) {
+    RemoveStrangers(want, &first);
+    started_ = first.ok();
+  }
+  return first;
+}
+
+}  // namespace weft::agent

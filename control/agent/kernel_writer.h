@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Brings the kernel's maps to a desired state with as few updates as possible, in an order that
+// never opens a gap: verdicts, then workloads, then peers, then services; removals last. Remembers
+// what it wrote. Thread: the agent's.
+#pragma once
+#include <set>
+#include <string>
+
+#include "control/agent/kernel_sync.h"
+#include "control/bpf/loader.h"
+#include "proxy/base/status.h"
+
+namespace weft::agent {
+
+class KernelWriter final {
+ public:
+  explicit KernelWriter(bpf::Kernel& kernel) : kernel_(kernel) {}
+
+  // The first call also removes what an earlier agent left in adopted maps. What failed is tried
+  // again by the next call; the error names the first failure.
+  absl::Status Apply(const KernelState& want);
+  // The workload was attached with these values by somebody else (enrolment), or detached.
+  void NoteWorkload(uint64_t netns_cookie, const KernelWorkload& workload);
+  void ForgetWorkload(uint64_t netns_cookie);
+  const KernelState& written() const { return have_; }
+  uint64_t updates() const { return updates_; }
+
+ private:
+  void RemoveStrangers(const KernelState& want, absl::Status* first);
+  void WriteVerdicts(const KernelState& want, const KernelChanges& changes, absl::Status* first);
+  void WritePeers(const KernelState& want, const KernelChanges& changes, absl::Status* first);
+  void WriteServices(const KernelState& want, const KernelChanges& changes, absl::Status* first);
+  bool Note(const absl::Status& status, absl::Status* first);
+
+  bpf::Kernel& kernel_;
+  KernelState have_;
+  bool started_ = false;
+  uint64_t updates_ = 0;
+};
+
+bpf::WorkloadConfig ToConfig(const KernelWorkload& workload);
+
+}  // namespace weft::agent
