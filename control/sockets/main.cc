@@ -21,16 +21,17 @@ namespace weft::sockets {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: weft-sockets --node NAME --run-dir DIR --bpffs DIR --cgroup DIR [--log-json]\n"
+    "usage: weft-sockets --control PATH --node NAME [--bpffs DIR] [--cgroup DIR] [--log-json]\n"
     "Makes and stamps the sockets of a node's proxies. Started by weft-agent.\n"
-    "  --node NAME    names the node's pinned maps\n"
-    "  --run-dir DIR  where sockets.sock goes (/run/weft/NAME)\n"
-    "  --bpffs DIR    the BPF file system (/sys/fs/bpf)\n"
-    "  --cgroup DIR   the cgroup whose programs know our sockets; made if missing, entered before "
-    "the first socket\n";
+    "  --control PATH  its socket (/run/weft/NAME/sockets.sock)\n"
+    "  --node NAME     names the node's pinned maps\n"
+    "  --bpffs DIR     the BPF file system (/sys/fs/bpf)\n"
+    "  --cgroup DIR    entered before the first socket, made if missing; without it the caller has "
+    "put us into the cgroup\n"
+    "                  whose programs know our sockets\n";
 
 struct Flags {
-  std::string node, run_dir, bpffs = "/sys/fs/bpf", cgroup;
+  std::string node, control, bpffs = "/sys/fs/bpf", cgroup;
   bool log_json = false;
 };
 
@@ -38,7 +39,7 @@ struct Flags {
 std::optional<Flags> Parse(int argc, char** argv) {
   Flags flags;
   const std::pair<std::string_view, std::string*> known[] = {{"--node", &flags.node},
-                                                             {"--run-dir", &flags.run_dir},
+                                                             {"--control", &flags.control},
                                                              {"--bpffs", &flags.bpffs},
                                                              {"--cgroup", &flags.cgroup}};
   for (int i = 1; i < argc; ++i) {
@@ -59,14 +60,15 @@ std::optional<Flags> Parse(int argc, char** argv) {
     *target =
         equals == std::string_view::npos ? argv[++i] : std::string(argument.substr(equals + 1));
   }
-  if (flags.node.empty() || flags.run_dir.empty() || flags.cgroup.empty()) {
-    fprintf(stderr, "weft-sockets: --node, --run-dir and --cgroup are required\n%s", kUsage);
+  if (flags.node.empty() || flags.control.empty()) {
+    fprintf(stderr, "weft-sockets: --node and --control are required\n%s", kUsage);
     return std::nullopt;
   }
   return flags;
 }
 
 absl::Status EnterCgroup(const std::string& path) {
+  if (path.empty()) return absl::OkStatus();
   if (mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) return ErrnoStatus(errno, "mkdir " + path);
   const std::string procs = path + "/cgroup.procs";
   const int fd = open(procs.c_str(), O_WRONLY | O_CLOEXEC);
@@ -140,7 +142,7 @@ int Main(int argc, char** argv) {
     LogError("no home namespace", {{"error", netns.status().ToString()}});
     return 1;
   }
-  const std::string path = flags->run_dir + "/sockets.sock";
+  const std::string& path = flags->control;
   const int listener = ipc::ListenPackets(path, 0600);
   if (listener < 0) {
     LogError("cannot listen", {{"path", path}, {"error", strerror(-listener)}});
