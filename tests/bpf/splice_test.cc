@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+// The splice between two pods: bytes right and in order on every path, back-pressure, the off
+// switch, and who may enter.
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <random>
+#include <thread>
+
+#include "tests/bpf/testbed.h"
+
+namespace weft::bpf {
+namespace {
+
+constexpr uint16_t kPort = 8080;
+constexpr uint32_t kFlags = WEFT_WL_PROXY_READY | WEFT_WL_SPLICE;
+
+// Byte number `offset` of a stream: a mix that makes lost, doubled or moved blocks visible.
+char ByteAt(uint64_t offset) {
+  uint64_t x = (offset / 8 + 1) * 0x9e3779b97f4a7c15ull;
+  x ^= x >> 29;
+  return static_cast<char>(x >> (8 * (offset % 8)));
+}
+
+std::string Bytes(uint64_t from, size_t count) {
+  std::string out(count, '\0');
+  for (size_t i = 0; i < count; ++i) out[i] = ByteAt(from + i);
+  return out;
+}
+
+// One direction of a transfer; offsets are those of the whole stream.
+struct Direction {
+  const UniqueFd& from;
+  const UniqueFd& to;
+  uint64_t total;
+  uint64_t sent = 0;
+  uint64_t received = 0;
+  size_t piece = 64 * 1024;
+};
+
+// Sends what goes now. False on an error.
+bool Push(Direction& d) {
+  if (d.sent == d.total) return true;
+  const std::string bytes = Bytes(d.sent, std::min<uint64_t>(d.piece, d.total - d.sent));
+  const ssize_t n = send(d.from.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (n > 0) d.sent += static_cast<uint64_t>(n);
+  return n > 0 || errno == EAGAIN;
+}
+
+// Reads and checks what is there.
+bool Pull(Direction& d) {
+  static char buffer[256 * 1024];
+  const ssize_t n = recv(d.to.get(), buffer, sizeof buffer, MSG_DONTWAIT);
+  if (n < 0) return errno == EAGAIN;
+  for (ssize_t i = 0; i < n; ++i) {
+    if (buffer[i] != ByteAt(d.received + static_cast<uint64_t>(i))) {
+      ADD_FAILURE() << "wrong byte at " << d.received + static_cast<uint64_t>(i);
+      return false;
+    }
+  }
+  d.received += static_cast<uint64_t>(n);
+  return n > 0 || d.received == d.total;
+}
+
+// Both directions at once, until all has arrived.
+void Exchange(Direction there, Direction back) {
+  while (there.received < there.total || back.received < back.total) {
+    pollfd fds[2] = {{there.from.get(), POLLIN, 0}, {there.to.get(), POLLIN, 0}};
+    if (there.sent < there.total) fds[0].events |= POLLOUT;
+    if (back.sent < back.total) fds[1].events |= POLLOUT;
+    ASSERT_GT(poll(fds, 2, 5000), 0) << "stuck at " << there.received << "/" << there.total << ", "
+                                     << back.received << "/" << back.total;
+    ASSERT_TRUE(Push(there) && Push(back)) << strerror(errno);
+    ASSERT_TRUE(Pull(there) && Pull(back)) << strerror(errno);
+  }
+}
+
+struct Pair {
+  UniqueFd client, server;
+};
+
+class SpliceTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    node_.Enrol(client_pod_, kFlags);
+    node_.Enrol(server_pod_, kFlags);
+    server_ = Listener(server_pod_, kPort);
+  }
+  Pair Connected(Blocking client, Blocking server, int family = AF_INET) {
+    Pair pair;
+    pair.client = TcpSocket(client_pod_, family, client);
+    EXPECT_EQ(Connect(pair.client,
+                      family == AF_INET ? server_pod_.At(kPort) : server_pod_.At6(kPort), family),
+              0);
+    pair.server = Accept(server_, server);
+    return pair;
+  }
+  // A connection after the server has been learned: spliced from its first byte.
+  Pair Spliced(int family = AF_INET) {
+    Pair first = Connected(Blocking::kNo, Blocking::kNo, family);
+    node_.Events();
+    EXPECT_FALSE(node_.kernel().RunDueLateInsertions());
+    const uint64_t before = stats().inserted;
+    Pair pair = Connected(Blocking::kNo, Blocking::kNo, family);
+    EXPECT_EQ(stats().inserted, before + 2);
+    return pair;
+  }
+  SpliceStats stats() { return node_.kernel().GetSpliceStats(); }
+
+  Network network_;
+  Pod& client_pod_ = network_.pod(0);
+  Pod& server_pod_ = network_.pod(1);
+  Node node_{"splice"};
+  UniqueFd server_;
+};
+
+class SpliceSizes : public SpliceTest, public testing::WithParamInterface<uint64_t> {};
+
+TEST_P(SpliceSizes, EveryByteArrivesInOrderBothWays) {
+  for (const int family : {AF_INET, AF_INET6}) {
+    Pair pair = Spliced(family);
+    const uint64_t before = stats().messages;
+    Direction there{.from = pair.client, .to = pair.server, .total = GetParam()};
+    Direction back{.from = pair.server, .to = pair.client, .total = GetParam()};
+    there.piece = 100'003;  // not a multiple of anything
+    Exchange(there, back);
+    EXPECT_GE(stats().messages, before + 2);
+    EXPECT_EQ(stats().redirect_failed, 0u);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, SpliceSizes,
+                         testing::Values(1, 1000, 65'536, 1'000'000, 64u << 20));
+
+TEST_F(SpliceTest, TheFirstConnectionEntersOnceItIsAccepted) {
+  UniqueFd client = TcpSocket(client_pod_, AF_INET, Blocking::kNo);
+  ASSERT_EQ(Connect(client, server_pod_.At(kPort)), 0);
+  EXPECT_EQ(stats().inserted, 1u);  // the client
+  for (const weft_event& event : node_.Events()) EXPECT_NE(event.kind, WEFT_EVENT_LEARN);
+  EXPECT_TRUE(node_.kernel().RunDueLateInsertions());  // not accepted yet: waits
+  EXPECT_EQ(stats().inserted, 1u);
+  UniqueFd accepted = Accept(server_, Blocking::kNo);
+  EXPECT_FALSE(node_.kernel().RunDueLateInsertions());
+  EXPECT_EQ(stats().inserted, 2u);
+  SendAll(client, "spliced");
+  EXPECT_EQ(ReceiveSome(accepted, 7), "spliced");
+  EXPECT_EQ(stats().messages, 1u);
+  EXPECT_EQ(stats().bytes, 7u);
+}
+
+TEST_F(SpliceTest, ListeningAnewForgetsWhatWasLearned) {
+  Pair pair = Spliced();
+  server_ = Listener(server_pod_, kPort + 1);
+  server_ = Listener(server_pod_, kPort);
+  const uint64_t before = stats().inserted;
+  Pair next = Connected(Blocking::kNo, Blocking::kNo);
+  EXPECT_EQ(stats().inserted, before + 1);  // the client only, until the iterator has looked
+}
+
+TEST_F(SpliceTest, BlockingSocketsNeverEnter) {
+  Pair both = Connected(Blocking::kYes, Blocking::kYes);
+  EXPECT_EQ(stats().inserted, 0u);
+  node_.Events();
+  EXPECT_TRUE(node_.kernel().RunDueLateInsertions());  // seen blocking once: may be about to change
+  EXPECT_FALSE(node_.kernel().RunDueLateInsertions());  // twice: learned
+  EXPECT_EQ(stats().inserted, 0u);
+  Pair next = Connected(Blocking::kNo, Blocking::kYes);
+  EXPECT_EQ(stats().inserted, 1u);
+  for (Pair* pair : {&both, &next}) {
+    SendAll(pair->client, "over tcp");
+    EXPECT_EQ(ReceiveSome(pair->server, 8), "over tcp");
+  }
+  EXPECT_EQ(stats().messages, 0u);
+  int queued = 0;
+  SendAll(both.client, "12345");
+  ASSERT_TRUE(WaitFor(both.server, POLLIN));
+  ASSERT_EQ(ioctl(both.server.get(), FIONREAD, &queued), 0);
+  EXPECT_EQ(queued, 5);  // 0 for a socket in the map
+}
+
+TEST_F(SpliceTest, AReaderThatBecomesBlockingIsServedByTcp) {
+  Pair pair = Spliced();
+  ASSERT_EQ(fcntl(pair.server.get(), F_SETFL, 0), 0);
+  const uint64_t before = stats().messages;
+  SendAll(pair.client, "by tcp");
+  EXPECT_EQ(ReceiveSome(pair.server, 6), "by tcp");
+  EXPECT_EQ(stats().messages, before);
+  EXPECT_EQ(stats().peer_blocking, 1u);
+}
+
+TEST_F(SpliceTest, WithoutTheFlagNothingEnters) {
+  node_.Announce(server_pod_, WEFT_WL_PROXY_READY);  // the server's annotation is off
+  Pair pair = Connected(Blocking::kNo, Blocking::kNo);
+  EXPECT_TRUE(node_.Events().size() <= 1);
+  node_.kernel().RunDueLateInsertions();
+  EXPECT_EQ(stats().inserted, 0u);
+}
+
+TEST_F(SpliceTest, BytesSentBeforeTheInsertionAreNotOvertaken) {
+  for (int i = 0; i < 20; ++i) {
+    server_ = Listener(server_pod_, static_cast<uint16_t>(9000 + i));
+    UniqueFd client = TcpSocket(client_pod_, AF_INET, Blocking::kNo);
+    ASSERT_EQ(Connect(client, server_pod_.At(static_cast<uint16_t>(9000 + i))), 0);
+    SendAll(client, Bytes(0, 1000));
+    UniqueFd accepted = Accept(server_, Blocking::kNo);
+    node_.Events();
+    ASSERT_FALSE(node_.kernel().RunDueLateInsertions());
+    const SpliceStats before = stats();
+    SendAll(client, Bytes(1000, 1000));  // both in the map now, 1000 bytes unread
+    EXPECT_EQ(stats().messages, before.messages);
+    EXPECT_EQ(stats().not_quiet, before.not_quiet + 1);
+    EXPECT_EQ(ReceiveSome(accepted, 2000), Bytes(0, 2000));
+    SendAll(client, Bytes(2000, 1000));  // quiet again: the return rule lets it back
+    EXPECT_EQ(ReceiveSome(accepted, 1000), Bytes(2000, 1000));
+    EXPECT_EQ(stats().messages, before.messages + 1);
+  }
+}
+
+TEST_F(SpliceTest, ASleepingReaderHoldsTheWriterAndLosesNothing) {
+  Pair pair = Spliced();
+  uint64_t sent = 0;
+  // Until nothing goes for 300 ms; the bound is far above what TCP itself would buffer.
+  while (sent < (64u << 20)) {
+    pollfd writable{pair.client.get(), POLLOUT, 0};
+    if (poll(&writable, 1, 300) == 0) break;
+    const std::string bytes = Bytes(sent, 64 * 1024);
+    const ssize_t n = send(pair.client.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+    if (n < 0 && errno == EAGAIN) continue;
+    ASSERT_GT(n, 0) << strerror(errno);
+    sent += static_cast<uint64_t>(n);
+  }
+  EXPECT_LT(sent, 16u << 20);
+  EXPECT_GT(stats().peer_full, 0u);
+  RecordProperty("accepted_kib", static_cast<int>(sent / 1024));
+  printf("sleeping reader: writer held after %zu KiB\n", static_cast<size_t>(sent / 1024));
+  EXPECT_TRUE(ReceiveSome(pair.server, sent) == Bytes(0, sent));
+  const uint64_t before = stats().messages;
+  for (int i = 0; i < 100 && stats().messages == before; ++i) {  // and the splice comes back
+    SendAll(pair.client, "x");
+    EXPECT_EQ(ReceiveSome(pair.server, 1), "x");
+  }
+  EXPECT_GT(stats().messages, before);
+}
+
+TEST_F(SpliceTest, TheSwitchStopsLiveConnectionsAndLetsThemBack) {
+  Pair pair = Spliced();
+  SendAll(pair.client, "a");
+  EXPECT_EQ(ReceiveSome(pair.server, 1), "a");
+  const SpliceStats before = stats();
+  ASSERT_TRUE(node_.kernel().SetSplice(false).ok());
+  SendAll(pair.client, Bytes(0, 5000));
+  EXPECT_EQ(ReceiveSome(pair.server, 5000), Bytes(0, 5000));
+  EXPECT_EQ(stats().messages, before.messages);
+  EXPECT_GT(stats().switched_off, before.switched_off);
+  ASSERT_TRUE(node_.kernel().SetSplice(true).ok());
+  SendAll(pair.client, "b");
+  EXPECT_EQ(ReceiveSome(pair.server, 1), "b");
+  EXPECT_EQ(stats().messages, before.messages + 1);
+}
+
+TEST_F(SpliceTest, HalfCloseKeepsTheOtherDirection) {
+  Pair pair = Spliced();
+  SendAll(pair.client, Bytes(0, 50'000));
+  ASSERT_EQ(shutdown(pair.client.get(), SHUT_WR), 0);
+  EXPECT_TRUE(ReceiveSome(pair.server, 50'001) == Bytes(0, 50'000));  // then EOF
+  SendAll(pair.server, Bytes(0, 50'000));
+  EXPECT_TRUE(ReceiveSome(pair.client, 50'000) == Bytes(0, 50'000));
+  pair.server = UniqueFd();
+  EXPECT_EQ(ReceiveSome(pair.client, 1), "");
+}
+
+TEST_F(SpliceTest, AResetArrivesAfterTheBytes) {
+  Pair pair = Spliced();
+  SendAll(pair.client, Bytes(0, 10'000));
+  const linger abort{1, 0};
+  ASSERT_EQ(setsockopt(pair.client.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof abort), 0);
+  pair.client = UniqueFd();
+  EXPECT_TRUE(ReceiveSome(pair.server, 10'000) == Bytes(0, 10'000));
+  char byte;
+  ASSERT_TRUE(WaitFor(pair.server, POLLIN));
+  EXPECT_EQ(recv(pair.server.get(), &byte, 1, 0), -1);
+  EXPECT_EQ(errno, ECONNRESET);
+}
+
+TEST_F(SpliceTest, TheCloseEventCountsSplicedBytesAndTheMapsAreEmptyAfterwards) {
+  Pair pair = Spliced();
+  SendAll(pair.client, Bytes(0, 3000));
+  EXPECT_EQ(ReceiveSome(pair.server, 3000), Bytes(0, 3000));
+  SendAll(pair.server, Bytes(0, 500));
+  EXPECT_EQ(ReceiveSome(pair.client, 500), Bytes(0, 500));
+  node_.Events();
+  pair.server = UniqueFd();
+  EXPECT_EQ(ReceiveSome(pair.client, 1), "");
+  pair.client = UniqueFd();
+  const weft_event event = node_.WaitEvent(WEFT_EVENT_CLOSE);
+  EXPECT_EQ(event.sent_bytes, 3000u);
+  EXPECT_EQ(event.received_bytes, 500u);
+  EXPECT_EQ(stats().inserted, stats().removed);
+}
+
+TEST_F(SpliceTest, TheProxysLegsAreSplicedFromTheFirstByte) {
+  Node::Listeners listeners = node_.Listen(client_pod_);
+  UniqueFd client = TcpSocket(client_pod_, AF_INET, Blocking::kNo);
+  const SocketAddress elsewhere{*IpAddress::Parse("203.0.113.9"), 443};
+  ASSERT_EQ(Connect(client, elsewhere), 0);
+  UniqueFd accepted = Accept(listeners.outbound, Blocking::kNo);
+  EXPECT_EQ(stats().inserted, 2u);
+  Exchange({.from = client, .to = accepted, .total = 1'000'000},
+           {.from = accepted, .to = client, .total = 1'000'000});
+  EXPECT_GT(stats().messages, 0u);
+}
+
+TEST_F(SpliceTest, ManyConnectionsOfRandomSizesStayRight) {
+  Pair warm = Spliced();
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 200; ++i) {
+    UniqueFd client = TcpSocket(client_pod_, AF_INET, Blocking::kNo);
+    ASSERT_EQ(Connect(client, server_pod_.At(kPort)), 0);
+    const uint64_t early = random() % 5000;
+    SendAll(client, Bytes(0, early));  // before it is accepted
+    UniqueFd accepted = Accept(server_, Blocking::kNo);
+    Direction there{.from = client, .to = accepted, .total = early + random() % 300'000 + 1};
+    there.sent = early;
+    there.piece = random() % 50'000 + 1;
+    Exchange(there, {.from = accepted, .to = client, .total = random() % 100'000 + 1});
+  }
+  EXPECT_EQ(stats().redirect_failed, 0u);
+  EXPECT_EQ(stats().insert_failed, 0u);
+}
+
+// p50 of a ping-pong over event-loop style sockets, in microseconds.
+double PingPong(const Pair& pair, size_t size) {
+  constexpr int kRounds = 4000;
+  const std::string bytes = Bytes(0, size);
+  std::thread echo([&] {
+    for (int i = 0; i < kRounds; ++i) SendAll(pair.server, ReceiveSome(pair.server, size));
+  });
+  std::vector<double> times;
+  for (int i = 0; i < kRounds; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    SendAll(pair.client, bytes);
+    EXPECT_EQ(ReceiveSome(pair.client, size).size(), size);
+    times.push_back(
+        std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
+            .count());
+  }
+  echo.join();
+  std::nth_element(times.begin(), times.begin() + kRounds / 2, times.end());
+  return times[kRounds / 2];
+}
+
+TEST_F(SpliceTest, LatencyIsPrinted) {
+  const int one = 1;
+  node_.Announce(server_pod_, WEFT_WL_PROXY_READY);
+  Pair plain = Connected(Blocking::kNo, Blocking::kNo);
+  node_.Announce(server_pod_, kFlags);
+  Pair spliced = Spliced();
+  for (const Pair* pair : {&plain, &spliced}) {
+    for (const UniqueFd* fd : {&pair->client, &pair->server}) {
+      setsockopt(fd->get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    }
+  }
+  const uint64_t before = stats().messages;
+  for (const size_t size : {64u, 1024u, 16384u}) {
+    const double tcp = PingPong(plain, size);
+    const uint64_t between = stats().messages;
+    const double splice = PingPong(spliced, size);
+    printf("ping-pong %5zu B, p50: veth TCP %.1f us, spliced %.1f us (%.2fx), %.0f%% spliced\n",
+           size, tcp, splice, splice / tcp,
+           100.0 * static_cast<double>(stats().messages - between) / 8000);
+  }
+  EXPECT_GT(stats().messages, before);
+}
+
+}  // namespace
+}  // namespace weft::bpf
