@@ -89,9 +89,9 @@ absl::Status Agent::StartSockets() {
     if (cgroup2.empty()) {
       WEFT_ASSIGN_OR_RETURN(cgroup2, bpf::FindCgroup2Root());
     }
-    spec.cgroup = cgroup2 + "/weft/" + options_.instance();
-    spec.argv.insert(spec.argv.end(), {"--control", socket, "--node", options_.instance(),
-                                       "--bpffs", options_.bpffs});
+    spec.argv.insert(spec.argv.end(),
+                     {"--node", options_.instance(), "--run-dir", options_.run_dir, "--bpffs",
+                      options_.bpffs, "--cgroup", cgroup2 + "/weft/" + options_.instance()});
     WEFT_RETURN_IF_ERROR(StartOrAdopt(sockets_, std::move(spec)));
   }
   auto control =
@@ -150,8 +150,9 @@ absl::Status Agent::StartProxy() {
   }
   spec.fds = inherited.fds;
   spec.fds.push_back(proxy_admin_fd_);
-  spec.uid = options_.proxy_uid;
-  spec.no_new_privs = true;
+  // It drops root itself, the bounding set of capabilities included, before it does anything else.
+  const std::string uid = std::to_string(options_.proxy_uid);
+  spec.argv.insert(spec.argv.end(), {"--sandbox", "--uid", uid, "--gid", uid});
   spec.argv.insert(spec.argv.end(), {"--xds", "unix:" + options_.Path("xds.sock"), "--sockets-fds",
                                      JoinNumbers(3, options_.proxy_workers)});
   int next = 3 + static_cast<int>(options_.proxy_workers);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,6 +50,16 @@ std::string NginxConfig(const Pod& pod, const std::string& dir) {
       "/fail) { return 503 \"", pod.name,
       " fails on demand\\n\"; }\n    location /slow { limit_rate 8k; }\n",
       "    location / { return 200 \"hello from ", pod.name, "\\n\"; }\n  }\n}\n");
+}
+
+absl::StatusOr<std::string> RandomHex(size_t bytes) {
+  std::vector<uint8_t> random(bytes);
+  if (getrandom(random.data(), bytes, 0) != static_cast<ssize_t>(bytes)) {
+    return ErrnoStatus(errno, "getrandom");
+  }
+  std::string out;
+  for (uint8_t byte : random) absl::StrAppend(&out, absl::Hex(byte, absl::kZeroPad2));
+  return out;
 }
 
 bool Connects(const std::string& netns, const std::string& address, int port) {
@@ -176,23 +187,31 @@ absl::Status Mesh::StartControl() {
   const std::string state = options_.dir + "/control";
   std::error_code error;
   fs::create_directories(state, error);
-  WEFT_RETURN_IF_ERROR(WriteFile(state + "/join-token",
-                                 absl::StrCat("demo-", getpid(), "-", time(nullptr), "\n"), 0600));
+  fs::permissions(state, fs::perms::owner_all, error);
+  std::string tokens;
+  for (const std::string& node : kDemoNodes) {
+    WEFT_ASSIGN_OR_RETURN(const std::string token, RandomHex(16));
+    absl::StrAppend(&tokens, node, " ", token, "\n");
+    WEFT_RETURN_IF_ERROR(WriteFile(TokenFile(node), token + "\n", 0600));
+  }
+  WEFT_RETURN_IF_ERROR(WriteFile(state + "/tokens", tokens, 0600));
   WEFT_RETURN_IF_ERROR(
       topology_
           ->Start("weft-control",
-                  {options_.bin_dir + "/weft-control", "--manifests", ManifestDir(), "--state",
-                   state, "--join-token", state + "/join-token", "--listen",
-                   absl::StrCat(kControlAddress, ":", kControlPort)},
+                  {options_.bin_dir + "/weft-control", "--manifests", ManifestDir(), "--state-dir",
+                   state, "--join-tokens", state + "/tokens", "--status", "unix:" + ControlSocket(),
+                   "--listen", absl::StrCat(kControlAddress, ":", kControlPort)},
                   Netns(kControl))
           .status());
+  std::string why;
   const bool up = WaitFor(std::chrono::seconds(20), [&] {
-    return fs::exists(state + "/root.pem", error) &&
-           Connects(Netns(kControl), kControlAddress, atoi(kControlPort));
+    auto ready = ipc::HttpRequest(ControlSocket(), "GET", "/healthz/ready");
+    why = ready.ok() ? ready->body : std::string(ready.status().message());
+    return ready.ok() && ready->status == 200;
   });
   if (!up) {
-    return absl::DeadlineExceededError("weft-control did not come up; see " +
-                                       topology_->LogFile("weft-control"));
+    return absl::DeadlineExceededError(absl::StrCat("weft-control did not come up: ", why, "; see ",
+                                                    topology_->LogFile("weft-control")));
   }
   return absl::OkStatus();
 }

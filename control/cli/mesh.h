@@ -51,6 +51,9 @@ class Mesh final {
   std::string Netns(const std::string& name) const { return topology_->Name(name); }
   std::string AgentSocket(const std::string& node) const;
   std::string RunDir(const std::string& node) const;
+  std::string TokenFile(const std::string& node) const { return options_.dir + "/token-" + node; }
+  // weft-control's status interface.
+  std::string ControlSocket() const { return options_.dir + "/control/status.sock"; }
   std::string AppDir(const std::string& pod) const { return options_.dir + "/apps/" + pod; }
   std::string AccessLog(const std::string& pod) const { return AppDir(pod) + "/access.log"; }
   // web pods answer 503 while this file exists.

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// A kernel event as people and machines read it.
+#include "control/agent/event_log.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <string.h>
+
+#include <nlohmann/json.hpp>
+
+namespace weft::agent {
+namespace {
+
+weft_addr Address(const char* ip, uint16_t port) {
+  weft_addr out{};
+  memcpy(out.ip, IpAddress::Parse(ip)->bytes.data(), sizeof out.ip);
+  out.port_be = htons(port);
+  return out;
+}
+
+weft_event Denied() {
+  weft_event event{};
+  event.kind = WEFT_EVENT_CONNECT;
+  event.reason = WEFT_R_POLICY_DENIED;
+  event.time_ns = 1'500'000'000;
+  event.source_workload = 4;
+  event.source_identity = 1;
+  event.destination_identity = 2;
+  event.rule = 1;
+  event.pid = 4711;
+  strcpy(reinterpret_cast<char*>(event.comm), "redis-cli");
+  event.source = Address("10.244.1.66", 0);
+  event.destination = Address("10.244.1.20", 6379);
+  return event;
+}
+
+TEST(FormatEvent, NamesWhoWhatAndWhy) {
+  KernelNumbers numbers;
+  numbers.identities.Of("spiffe://cluster.local/ns/demo/sa/intruder");
+  numbers.identities.Of("spiffe://cluster.local/ns/demo/sa/redis");
+  numbers.rules.Of("demo/redis-only-client");
+  model::Snapshot snapshot;
+  auto redis = std::make_shared<model::Workload>();
+  redis->uid = "u";
+  redis->name = "redis-a";
+  redis->namespace_name = "demo";
+  redis->addresses = {*IpAddress::Parse("10.244.1.20")};
+  snapshot.workloads["u"] = redis;
+  snapshot.Finish();
+  const EventNames names{&numbers, &snapshot,
+                         [](uint32_t id) { return id == 4 ? "demo/intruder" : ""; }};
+  const auto json = nlohmann::json::parse(FormatEvent(Denied(), names, 0));
+  EXPECT_EQ(json["kind"], "connect");
+  EXPECT_EQ(json["reason"], "policy_denied");
+  EXPECT_EQ(json["refused"], true);
+  EXPECT_EQ(json["source"]["workload"], "demo/intruder");
+  EXPECT_EQ(json["source"]["identity"], "spiffe://cluster.local/ns/demo/sa/intruder");
+  EXPECT_EQ(json["destination"]["workload"], "demo/redis-a");
+  EXPECT_EQ(json["destination"]["address"], "10.244.1.20:6379");
+  EXPECT_EQ(json["rule"], "demo/redis-only-client");
+  EXPECT_EQ(json["process"], "redis-cli");
+  EXPECT_EQ(json["pid"], 4711);
+  EXPECT_EQ(json["time"], "1970-01-01T00:00:01.500000Z");
+  EXPECT_FALSE(json.contains("picked"));
+  EXPECT_FALSE(json.contains("sent_bytes"));
+}
+
+TEST(FormatEvent, IsOneLineOfJsonWhateverAProcessCallsItself) {
+  weft_event event = Denied();
+  memcpy(event.comm, "\xff\"\n\\{}evil-name!", sizeof event.comm);  // no terminator either
+  event.reason = 9999;
+  event.kind = 77;
+  const std::string line = FormatEvent(event, EventNames{}, 0);
+  EXPECT_EQ(line.find('\n'), std::string::npos);
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  ASSERT_TRUE(json.is_object());
+  EXPECT_EQ(json["kind"], "unknown");
+}
+
+}  // namespace
+}  // namespace weft::agent
