@@ -37,8 +37,13 @@ ClusterRef ClusterMap::Find(const std::string& name) {
   return cluster;
 }
 
-void ClusterMap::Sweep(TimePoint now) {
-  for (auto& [name, cluster] : clusters_) cluster->Sweep(now);
+bool ClusterMap::Sweep(TimePoint now) {
+  bool ejected = false;
+  for (auto& [name, cluster] : clusters_) {
+    cluster->Sweep(now);
+    ejected = ejected || cluster->row().ejected.load(std::memory_order_relaxed) > 0;
+  }
+  return ejected;
 }
 
 }  // namespace weft::upstream

@@ -20,9 +20,10 @@ class ClusterMap final {
   void Adopt(std::shared_ptr<const model::Snapshot> snapshot);
   // Null if the snapshot has no such cluster.
   ClusterRef Find(const std::string& name);
-  // Call about every 100 ms: lets ejected endpoints return. Cheap when nothing is due.
-  void Sweep(TimePoint now);
+  // Lets ejected endpoints return. Call about every second, and about every 100 ms while it answers that some are ejected.
+  bool Sweep(TimePoint now);
   NodeTable& table() { return table_; }
+  void Clear() { clusters_.clear(); }
 
  private:
   NodeTable& table_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Serves one downstream connection that speaks HTTP: reads requests, gives each to an Exchange (route, endpoint, retries),
-// writes responses. Returns when the connection is over.
+// Serves one downstream connection that speaks HTTP: reads requests, gives each to an Exchange
+// (route, endpoint, retries), writes responses. Returns when the connection is over.
 #pragma once
 #include <memory>
 #include <string>
@@ -11,7 +11,8 @@
 
 namespace weft::worker {
 
-class HttpServices;  // what all HTTP connections of a worker share: http_services.h (pools, node table, metrics, clock)
+class HttpServices;  // what all HTTP connections of a worker share: http_services.h (pools, node
+                     // table, metrics, clock)
 
 struct HttpDownstreamArgs {
   std::unique_ptr<net::Stream> stream;
@@ -20,8 +21,9 @@ struct HttpDownstreamArgs {
   std::shared_ptr<const model::LocalWorkload> source;  // null when run alone
   SocketAddress client;
   SocketAddress original_destination;
-  std::string client_identity;       // verified; empty if unknown
-  std::shared_ptr<const model::Listener> listener;  // has `http`; RDS is looked up in the snapshot at each request
+  std::string client_identity;  // verified; empty if unknown
+  std::shared_ptr<const model::Listener>
+      listener;  // has `http`; RDS is looked up in the snapshot at each request
 };
 
 // Thread: the worker's. `services` outlives the task.

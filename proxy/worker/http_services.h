@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the HTTP connections of one worker share: snapshot, compiled routes, upstream state, pools, timers, randomness, counters.
-// Thread: the worker's. Owns the pools and the exchanges; outlives every ServeHttp() task and upstream connection of them.
-// Use: make one per Worker, Adopt() each snapshot, ServeHttp() each connection, StartDrain(), then await Shutdown().
+// What the HTTP connections of one worker share: snapshot, compiled routes, upstream state, pools,
+// timers, randomness, counters. Thread: the worker's. Owns the pools and the exchanges; outlives
+// every ServeHttp() task and upstream connection of them. Use: make one per Worker, Adopt() each
+// snapshot, ServeHttp() each connection, StartDrain(), then await Shutdown().
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -26,15 +27,16 @@ namespace weft::worker {
 struct RequestRecord {
   std::string_view method, path, authority, request_id;
   int status = 0;  // 0: the downstream left before a response
-  Reason reason = WEFT_R_NONE;  // why the proxy itself answered or ended it; NONE: the upstream's answer
-  std::string_view policy;      // with POLICY_DENIED
+  Reason reason =
+      WEFT_R_NONE;  // why the proxy itself answered or ended it; NONE: the upstream's answer
+  std::string_view policy;  // with POLICY_DENIED
   std::string_view route, cluster;
   SocketAddress client;
-  SocketAddress upstream;         // of the last attempt; port 0: none
+  SocketAddress upstream;  // of the last attempt; port 0: none
   std::string_view client_identity, upstream_identity;
-  uint32_t attempts = 0;          // upstream attempts begun
+  uint32_t attempts = 0;  // upstream attempts begun
   std::chrono::nanoseconds duration{0};
-  std::chrono::nanoseconds to_first_byte{0};  // until the upstream's response head; 0: none
+  std::chrono::nanoseconds to_first_byte{0};       // until the upstream's response head; 0: none
   uint64_t request_bytes = 0, response_bytes = 0;  // bodies
   bool http2 = false;
 };
@@ -52,16 +54,17 @@ struct HttpCounters {
 };
 
 struct HttpServicesOptions {
-  Connector* connector = nullptr;              // not null; outlives the services
-  upstream::NodeTable* table = nullptr;        // not null; likewise
-  uint32_t worker = 0;                         // its number in the table
+  Connector* connector = nullptr;        // not null; outlives the services
+  upstream::NodeTable* table = nullptr;  // not null; likewise
+  uint32_t worker = 0;                   // its number in the table
   uint64_t seed = 1;
-  std::function<TimePoint()> clock;            // empty: steady_clock::now
+  std::function<TimePoint()> clock;  // empty: steady_clock::now
   // Called at the end of each request; empty: no record is made at all.
   std::function<void(const RequestRecord&)> on_request;
   http::Limits limits;
-  std::chrono::milliseconds downstream_idle_timeout{3600000};  // Envoy's hour, for a connection without requests
-  std::chrono::milliseconds upstream_idle_timeout{300000};     // pooled connections
+  std::chrono::milliseconds downstream_idle_timeout{
+      3600000};  // Envoy's hour, for a connection without requests
+  std::chrono::milliseconds upstream_idle_timeout{300000};  // pooled connections
 };
 
 class HttpServicesState;  // http_state.h: for the HTTP path only
@@ -75,7 +78,8 @@ class HttpServices final {
 
   // New requests see it from now on; requests in flight keep theirs.
   void Adopt(std::shared_ptr<const model::Snapshot> snapshot);
-  // No new requests on existing downstream connections (GOAWAY, Connection: close); what runs goes on.
+  // No new requests on existing downstream connections (GOAWAY, Connection: close); what runs goes
+  // on.
   void StartDrain();
   // Ends every connection, at once, and waits until their coroutines are gone.
   Task<void> Shutdown();
@@ -86,7 +90,8 @@ class HttpServices final {
   TimePoint now() const;
   const HttpCounters& counters() const;
   size_t downstream_connections() const;
-  // Fires what is due by clock() and returns ejected endpoints. Tests with their own clock call it; otherwise a timer does.
+  // Fires what is due by clock() and returns ejected endpoints. Tests with their own clock call it;
+  // otherwise a timer does.
   void Tick();
 
   HttpServicesState& state() { return *state_; }

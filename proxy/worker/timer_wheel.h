@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Deadlines of a worker at 10 ms resolution: setting and clearing one is a list operation, no heap and no system call. A timer
-// never fires early, and at most one tick late. Thread: one. Who drives it calls Advance() and asks NextWake().
+// Deadlines of a worker at 10 ms resolution: setting and clearing one is a list operation, no heap
+// and no system call. A timer never fires early, and at most one tick late. Thread: one. Who drives
+// it calls Advance() and asks NextWake().
 #pragma once
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <optional>
 
 namespace weft::worker {
@@ -47,12 +49,14 @@ class TimerWheel final {
   TimerWheel(const TimerWheel&) = delete;
   TimerWheel& operator=(const TimerWheel&) = delete;
 
-  // (Re)sets the timer. True if NextWake() may have become earlier.
+  // (Re)sets the timer. True if it is earlier than what NextWake() said last.
   bool Set(WheelTimer& timer, TimePoint due);
-  // Fires what is due. Callbacks may set and clear any timer, this one included, and destroy their owner.
+  // Fires what is due. Callbacks may set and clear any timer, this one included, and destroy their
+  // owner.
   void Advance(TimePoint now);
-  // When Advance() should be called next, at the latest after one revolution (5 s); nullopt if no timer is set.
-  std::optional<TimePoint> NextWake() const;
+  // When Advance() should be called next, at the latest after one revolution (5 s); nullopt if no
+  // timer is set. Ask again after each Advance() and when Set() said so.
+  std::optional<TimePoint> NextWake();
   size_t size() const { return size_; }
 
  private:
@@ -61,9 +65,10 @@ class TimerWheel final {
   void Unlink(WheelTimer& timer);
 
   std::array<WheelTimer*, kSlots> slots_{};
-  int64_t tick_;                      // everything due before it has fired
-  WheelTimer* cursor_ = nullptr;      // the next one Advance() looks at, kept right by Unlink()
+  int64_t tick_;                  // everything due before it has fired
+  WheelTimer* cursor_ = nullptr;  // the next one Advance() looks at, kept right by Unlink()
   size_t size_ = 0;
+  int64_t promised_tick_ = std::numeric_limits<int64_t>::max();  // what NextWake() said last
 };
 
 }  // namespace weft::worker

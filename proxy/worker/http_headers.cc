@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/worker/http_headers.h"
+
+#include <string>
+
+namespace weft::worker {
+namespace {
+
+bool IsReservedForProxies(std::string_view name) {
+  return name.starts_with("x-envoy-") || name.starts_with("x-weft-") ||
+         name == "x-forwarded-client-cert";
+}
+
+void AddRequestId(http::HeaderList& headers, upstream::Random& random) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  char id[36];
+  uint64_t bits[2] = {random.Next(), random.Next()};
+  bits[0] = (bits[0] & ~0xf000ull) | 0x4000ull;            // version 4
+  bits[1] = (bits[1] & ~(0x3ull << 62)) | (0x2ull << 62);  // variant 10
+  size_t out = 0;
+  for (int i = 0; i < 32; ++i) {
+    if (i == 8 || i == 12 || i == 16 || i == 20) id[out++] = '-';
+    id[out++] = kHex[(bits[i / 16] >> (60 - 4 * (i % 16))) & 15];
+  }
+  headers.Add("x-request-id", {id, sizeof id});
+}
+
+}  // namespace
+
+void PrepareRequestHeaders(http::RequestHead& head, upstream::Random& random) {
+  http::HeaderList& headers = head.headers;
+  bool has_proto = false, has_id = false;
+  for (size_t i = 0; i < headers.size();) {
+    const std::string_view name = headers[i].name;
+    if (name.size() > 2 && name[0] == 'x' && name[1] == '-') {
+      if (IsReservedForProxies(name)) {
+        headers.Remove(std::string(name));
+        continue;
+      }
+      has_proto = has_proto || name == "x-forwarded-proto";
+      has_id = has_id || name == "x-request-id";
+    }
+    ++i;
+  }
+  if (!has_proto) headers.Add("x-forwarded-proto", head.scheme == "https" ? "https" : "http");
+  if (!has_id) AddRequestId(headers, random);
+}
+
+bool IsGrpc(const http::HeaderList& headers) {
+  const auto type = headers.Get("content-type");
+  static constexpr std::string_view kGrpc = "application/grpc";
+  if (!type || !type->starts_with(kGrpc)) return false;
+  return type->size() == kGrpc.size() || (*type)[kGrpc.size()] == '+' ||
+         (*type)[kGrpc.size()] == ';';
+}
+
+bool IsIdempotent(std::string_view method) {
+  for (std::string_view m : {"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"}) {
+    if (method == m) return true;
+  }
+  return false;
+}
+
+int GrpcStatusOf(int http_status) {
+  switch (http_status) {
+    case 400:
+      return 13;  // INTERNAL
+    case 401:
+      return 16;  // UNAUTHENTICATED
+    case 403:
+      return 7;  // PERMISSION_DENIED
+    case 404:
+      return 12;  // UNIMPLEMENTED
+    case 429:
+    case 502:
+    case 503:
+    case 504:
+      return 14;  // UNAVAILABLE
+    default:
+      return 2;  // UNKNOWN
+  }
+}
+
+}  // namespace weft::worker
