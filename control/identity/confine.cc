@@ -24,18 +24,31 @@ namespace {
 // do not fill it.
 constexpr size_t kHeapBytes = 32 << 20;
 
-absl::Status LockMemory() {
+void RaiseLockLimit() {
   const rlimit all{.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY};
-  if (geteuid() == 0 && setrlimit(RLIMIT_MEMLOCK, &all) != 0)
-    return ErrnoStatus(errno, "RLIMIT_MEMLOCK");
+  if (setrlimit(RLIMIT_MEMLOCK, &all) == 0) return;
+  rlimit own{};  // without CAP_SYS_RESOURCE: what there is
+  if (getrlimit(RLIMIT_MEMLOCK, &own) != 0) return;
+  own.rlim_cur = own.rlim_max;
+  (void)setrlimit(RLIMIT_MEMLOCK, &own);
+}
+
+// Before the change of uid: root may lock beyond the limit.
+absl::Status LockMemory() {
+  RaiseLockLimit();
   // Everything comes from one heap that never shrinks.
   (void)mallopt(M_MMAP_THRESHOLD, 64 << 20);
   (void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
   void* heap = malloc(kHeapBytes);
   if (heap == nullptr) return absl::ResourceExhaustedError("no memory for the heap");
   free(heap);
-  if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0) return ErrnoStatus(errno, "mlockall");
-  return absl::OkStatus();
+  rlimit limit{};
+  (void)getrlimit(RLIMIT_MEMLOCK, &limit);
+  // With a small limit, MCL_FUTURE would make later allocations fail once we are no longer root.
+  const int future = limit.rlim_cur == RLIM_INFINITY ? MCL_FUTURE : 0;
+  if (mlockall(MCL_CURRENT | MCL_ONFAULT | future) == 0) return absl::OkStatus();
+  return ErrnoStatus(
+      errno, "mlockall (does RLIMIT_MEMLOCK allow " + std::to_string(kHeapBytes >> 20) + " MiB?)");
 }
 
 // Writable private memory is left out of core dumps, should one ever be made.
