@@ -235,15 +235,29 @@ absl::Status Mesh::WriteWorkloads(const std::string& node) {
 absl::Status Mesh::StartAgent(const std::string& node) {
   const std::string name = topology_->Name(node);
   const std::string state = options_.dir + "/control";
-  WEFT_ASSIGN_OR_RETURN(
-      agents_[node],
-      topology_->Start("agent-" + node,
-                       {options_.bin_dir + "/weft-agent", "--node", node, "--run-dir", RunDir(node),
-                        "--bpffs", bpffs_, "--cgroup2", FindCgroup2(), "--control",
-                        absl::StrCat(kControlAddress, ":", kControlPort), "--control-root",
-                        state + "/root.pem", "--join-token", state + "/join-token", "--workloads",
-                        options_.dir + "/workloads-" + node, "--bin-dir", options_.bin_dir},
-                       Netns(node)));
+  WEFT_ASSIGN_OR_RETURN(agents_[node],
+                        topology_->Start("agent-" + node,
+                                         {options_.bin_dir + "/weft-agent",
+                                          "--node",
+                                          node,
+                                          "--run-dir",
+                                          RunDir(node),
+                                          "--bpffs",
+                                          bpffs_,
+                                          "--cgroup2",
+                                          FindCgroup2(),
+                                          "--control",
+                                          absl::StrCat(kControlAddress, ":", kControlPort),
+                                          "--control-root",
+                                          state + "/root.pem",
+                                          "--join-token",
+                                          TokenFile(node),
+                                          "--unload-on-exit",
+                                          "--workloads",
+                                          options_.dir + "/workloads-" + node,
+                                          "--bin-dir",
+                                          options_.bin_dir},
+                                         Netns(node)));
   return absl::OkStatus();
 }
 
