@@ -232,7 +232,8 @@ absl::StatusOr<uint64_t> Kernel::AttachWorkload(int netns_fd, const WorkloadConf
       s.paths, InboundLink(cookie), program, [](const bpf_link_info&) { return true; },
       [&] { return bpf_program__attach_netns(program, netns.get()); }));
   if (absl::Status written = SetWorkload(cookie, workload); !written.ok()) {
-    unlink((s.paths.links + "/" + InboundLink(cookie)).c_str());
+    (void)RemoveLink(s.paths.links + "/" +
+                     InboundLink(cookie));  // the first error is the one to tell
     return written;
   }
   s.late->Add(cookie, netns.get());
@@ -249,8 +250,7 @@ absl::Status Kernel::SetWorkload(uint64_t netns_cookie, const WorkloadConfig& wo
 
 absl::Status Kernel::DetachWorkload(uint64_t netns_cookie) {
   State& s = *state_;
-  const std::string path = s.paths.links + "/" + InboundLink(netns_cookie);
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(errno, "unpin " + path);
+  WEFT_RETURN_IF_ERROR(RemoveLink(s.paths.links + "/" + InboundLink(netns_cookie)));
   weft_workload entry{};
   if (bpf_map_lookup_elem(s.maps.workloads.get(), &netns_cookie, &entry) == 0) {
     for (const weft_server_key& key : Keys<weft_server_key>(s.maps.servers)) {
@@ -368,7 +368,8 @@ absl::Status Kernel::Unload() {
   WEFT_RETURN_IF_ERROR(SetSplice(false));
   state_->late.reset();
   state_->attached.clear();
-  return RemovePins(state_->paths);
+  WEFT_RETURN_IF_ERROR(RemovePins(state_->paths));
+  return UnmountBpffsIfOurs(state_->config.bpffs_root);
 }
 
 absl::Status Kernel::UnloadNode(const std::string& bpffs_root, const std::string& node) {
@@ -377,7 +378,8 @@ absl::Status Kernel::UnloadNode(const std::string& bpffs_root, const std::string
     const weft_config off{WEFT_ABI, 0};
     WEFT_RETURN_IF_ERROR(Put(*config, uint32_t{0}, off, "write weft_config"));
   }
-  return RemovePins(paths);
+  WEFT_RETURN_IF_ERROR(RemovePins(paths));
+  return UnmountBpffsIfOurs(bpffs_root);
 }
 
 }  // namespace weft::bpf

@@ -149,6 +149,8 @@ class Kernel final {
 
   // Detaches and unpins everything of this node, for this and any other process. Connections on the
   // splice stay on it until they end (facts/splice.md f), so the switch is turned off first.
+  // A bpffs that Open mounted is unmounted with the last node; the cgroup of weft-sockets is its
+  // owner's to remove.
   absl::Status Unload();
   // The same without loading anything: for an uninstall after a crash. OK if nothing is there.
   static absl::Status UnloadNode(const std::string& bpffs_root, const std::string& node);

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace weft::bpf {
 
@@ -54,9 +55,22 @@ absl::Status MakeFolders(const PinPaths& paths) {
   return absl::OkStatus();
 }
 
+absl::Status RemoveLink(const std::string& path) {
+  const UniqueFd link(bpf_obj_get(path.c_str()));
+  if (!link.ok()) return errno == ENOENT ? absl::OkStatus() : ErrnoStatus(errno, "open " + path);
+  bpf_link_detach(link.get());  // fails if what it was attached to is gone, and that is fine
+  if (unlink(path.c_str()) != 0) return ErrnoStatus(errno, "unpin " + path);
+  return absl::OkStatus();
+}
+
 absl::Status RemovePins(const PinPaths& paths) {
   std::error_code error;
   // Links before maps, so that no program runs on maps that a new agent could no longer find.
+  std::vector<std::string> links;
+  for (const auto& entry : std::filesystem::directory_iterator(paths.links, error)) {
+    links.push_back(entry.path());
+  }
+  for (const std::string& link : links) WEFT_RETURN_IF_ERROR(RemoveLink(link));
   for (const std::string& folder : {paths.links, paths.maps, paths.node}) {
     std::filesystem::remove_all(folder, error);
     if (error) return ErrnoStatus(error.value(), "remove " + folder);

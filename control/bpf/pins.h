@@ -37,7 +37,10 @@ struct PinPaths {
 // InvalidArgument unless the name is [a-zA-Z0-9_-]{1,32}: it becomes part of a path.
 absl::StatusOr<PinPaths> PathsOf(const std::string& bpffs_root, const std::string& node);
 absl::Status MakeFolders(const PinPaths& paths);
-// Unpins everything of the node. OK if nothing is there.
+// Detaches and unpins one link. OK if there is none. Detached when it returns: dropping the last
+// reference alone is not enough, the kernel does that later.
+absl::Status RemoveLink(const std::string& path);
+// Detaches and unpins everything of the node. OK if nothing is there.
 absl::Status RemovePins(const PinPaths& paths);
 // A descriptor of the map pinned as `name`.
 absl::StatusOr<UniqueFd> OpenPinnedMap(const PinPaths& paths, const std::string& name);

@@ -28,5 +28,8 @@ absl::StatusOr<std::string> FindCgroup2Root();
 bool IsBpffs(const std::string& path);
 // Mounts a bpffs at `path` (made if missing) unless there is one.
 absl::Status MountBpffs(const std::string& path);
+// Unmounts it again if MountBpffs made it, in whichever process, and nothing is pinned there any
+// more.
+absl::Status UnmountBpffsIfOurs(const std::string& path);
 
 }  // namespace weft::bpf

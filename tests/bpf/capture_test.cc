@@ -8,10 +8,15 @@
 #include <cstring>
 
 #include "control/bpf/address.h"
+#include "control/bpf/netns.h"
 #include "tests/bpf/testbed.h"
 
 namespace weft::bpf {
 namespace {
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
 
 constexpr int kSoOriginalDst = 80;
 const SocketAddress kElsewhere{*IpAddress::Parse("203.0.113.9"), 443};
@@ -108,6 +113,33 @@ TEST_F(CaptureTest, CloseIsReportedOnceWithItsBytes) {
   EXPECT_EQ(event.received_bytes, 3u);
   EXPECT_EQ(event.sent_bytes, 5u);
   EXPECT_EQ(FromKernel(event.destination), kElsewhere);
+}
+
+TEST_F(CaptureTest, MptcpIsCapturedToo) {
+  UniqueFd client;
+  ASSERT_TRUE(InNetns(pod_.netns.get(), [&] {
+                client = UniqueFd(socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP));
+                return absl::OkStatus();
+              }).ok());
+  if (!client.ok()) GTEST_SKIP() << "this kernel has no MPTCP";
+  ASSERT_EQ(Connect(client, kElsewhere), 0);
+  UniqueFd accepted = Accept(listeners_.outbound, Blocking::kNo);
+  EXPECT_EQ(FromKernel(Original(accepted).dst), kElsewhere);
+  SendAll(client, "hello");
+  EXPECT_EQ(ReceiveSome(accepted, 5), "hello");
+}
+
+TEST_F(CaptureTest, FastOpenIsCapturedToo) {
+  UniqueFd client = TcpSocket(pod_, AF_INET, Blocking::kYes);
+  sockaddr_storage address{};
+  const socklen_t length = kElsewhere.ToSockaddr(AF_INET, &address);
+  ASSERT_EQ(
+      sendto(client.get(), "hello", 5, MSG_FASTOPEN, reinterpret_cast<sockaddr*>(&address), length),
+      5)
+      << strerror(errno);
+  UniqueFd accepted = Accept(listeners_.outbound, Blocking::kNo);
+  EXPECT_EQ(FromKernel(Original(accepted).dst), kElsewhere);
+  EXPECT_EQ(ReceiveSome(accepted, 5), "hello");
 }
 
 TEST_F(CaptureTest, LoopbackAndOwnAddressPass) {

@@ -318,6 +318,49 @@ TEST_F(SpliceTest, TheProxysLegsAreSplicedFromTheFirstByte) {
   EXPECT_GT(stats().messages, 0u);
 }
 
+TEST_F(SpliceTest, ToAppLegsAreSplicedOnceTheServerIsLearned) {
+  Pair warm = Spliced();
+  UniqueFd to_app = node_.Stamped(server_pod_, WEFT_ROLE_TO_APP, AF_INET);
+  ASSERT_EQ(Connect(to_app, server_pod_.At(kPort)), 0);
+  UniqueFd accepted = Accept(server_, Blocking::kNo);
+  const uint64_t before = stats().messages;
+  Exchange({.from = to_app, .to = accepted, .total = 1'000'000},
+           {.from = accepted, .to = to_app, .total = 1'000'000});
+  EXPECT_GT(stats().messages, before);
+}
+
+TEST_F(SpliceTest, APodThatReachesItselfByAVipIsRight) {
+  const SocketAddress vip{*IpAddress::Parse("10.96.0.10"), 80};
+  ASSERT_TRUE(node_.kernel()
+                  .SetService({.id = 1, .vips = {vip}, .backends = {server_pod_.At(kPort)}})
+                  .ok());
+  UniqueFd client = TcpSocket(server_pod_, AF_INET, Blocking::kNo);
+  ASSERT_EQ(Connect(client, vip), 0);
+  UniqueFd accepted = Accept(server_, Blocking::kNo);
+  node_.Events();
+  node_.kernel().RunDueLateInsertions();
+  Exchange({.from = client, .to = accepted, .total = 1'000'000},
+           {.from = accepted, .to = client, .total = 1'000'000});
+  EXPECT_EQ(PeerName(client), vip);
+}
+
+// The client's first bytes are in the SYN, or go before its socket is in the map: they must not be
+// overtaken.
+TEST_F(SpliceTest, FastOpenKeepsTheOrder) {
+  const int queue = 16;
+  ASSERT_EQ(setsockopt(server_.get(), IPPROTO_TCP, TCP_FASTOPEN, &queue, sizeof queue), 0);
+  Pair warm = Spliced();
+  for (int i = 0; i < 20; ++i) {
+    UniqueFd client = TcpSocket(client_pod_, AF_INET, Blocking::kNo);
+    const int one = 1;
+    ASSERT_EQ(setsockopt(client.get(), IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &one, sizeof one), 0);
+    ASSERT_EQ(Connect(client, server_pod_.At(kPort)), 0);
+    for (uint64_t sent = 0; sent < 5000; sent += 1000) SendAll(client, Bytes(sent, 1000));
+    UniqueFd accepted = Accept(server_, Blocking::kNo);
+    EXPECT_TRUE(ReceiveSome(accepted, 5000) == Bytes(0, 5000));
+  }
+}
+
 TEST_F(SpliceTest, ManyConnectionsOfRandomSizesStayRight) {
   Pair warm = Spliced();
   std::mt19937_64 random(1);

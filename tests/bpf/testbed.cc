@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
-#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -122,7 +121,6 @@ Node::Node(const std::string& name, const std::function<void(KernelConfig&)>& ad
   if (!kernel.ok()) {
     std::cerr << kernel.status() << std::endl;
     (void)Kernel::UnloadNode(config_.bpffs_root, config_.node);
-    umount(config_.bpffs_root.c_str());
     abort();
   }
   kernel_ = *std::move(kernel);
@@ -139,10 +137,7 @@ Node::~Node() {
   kernel_.reset();
   sockets_.reset();
   EXPECT_EQ(rmdir(config_.sockets_cgroup.c_str()), 0) << strerror(errno);
-  if (access((config_.bpffs_root + "/weft").c_str(), F_OK) != 0) {  // the last node of this test
-    EXPECT_EQ(umount(config_.bpffs_root.c_str()), 0) << strerror(errno);
-    EXPECT_EQ(rmdir(config_.bpffs_root.c_str()), 0) << strerror(errno);
-  }
+  if (!IsBpffs(config_.bpffs_root)) rmdir(config_.bpffs_root.c_str());  // the last node's
 }
 
 void Node::Enrol(Pod& pod, uint32_t flags) {
