@@ -137,6 +137,9 @@ bool IsBlank(std::string_view text) {
 void ParseDocument(const std::string& file, int first_line, std::string_view text,
                    std::vector<Document>* documents, Problems* problems) {
   if (IsBlank(text)) return;
+  // yaml-cpp 0.7 takes a quoted text that is never closed for complete if a line end is the last
+  // thing there is.
+  text = text.substr(0, text.find_last_not_of(" \t\r\n") + 1);
   Document document{.file = file, .line = first_line};
   TreeBuilder builder(first_line - 1);
   try {

@@ -180,6 +180,10 @@ void ParseAny(const std::string& file, const Yaml& node, int depth, std::vector<
               Problems* problems) {
   const size_t before = problems->size();
   Fields fields(node, file, "", problems);
+  if (problems->size() != before) {  // no map
+    declared->push_back({.file = file});
+    return;
+  }
   const std::string api = fields.RequiredText("apiVersion");
   const std::string kind = fields.RequiredText("kind");
   if (problems->size() != before) {
@@ -266,8 +270,11 @@ std::map<std::string, std::string> ParseMatchLabels(Fields& fields, std::string_
   if (node == nullptr) return {};
   Fields selector(*node, fields.file(), fields.PathOf(name), fields.problems());
   auto labels = Values(selector.TextMap("matchLabels"));
+  const size_t before = fields.problems()->size();
   selector.Done();
-  if (labels.empty()) selector.AddProblem(selector.PathOf("matchLabels") + ": missing or empty");
+  if (labels.empty() && fields.problems()->size() == before) {
+    selector.AddProblem(selector.PathOf("matchLabels") + ": missing or empty");
+  }
   return labels;
 }
 
