@@ -15,9 +15,11 @@ namespace {
 constexpr size_t kOutputMarkBytes = 64 * 1024;
 // Head room for control frames and header blocks.
 constexpr size_t kOutputLimitBytes = 128 * 1024;
-// Answers to PING and SETTINGS get less: a peer that asks and does not read is soon called
-// flooding.
-constexpr size_t kAckMarkBytes = 8 * 1024;
+// A peer that asks and does not read the answers is flooding us.
+constexpr uint32_t kMaxAcksWaiting = 500;
+// A header block that decompresses to this many times the limit is a bomb, not a large request: no
+// answer, no more of it.
+constexpr size_t kBombFactor = 4;
 
 Http2Session& Self(void* self) { return *static_cast<Http2Session*>(self); }
 
@@ -60,6 +62,7 @@ int Http2Callbacks::OnBeginHeaders(nghttp2_session*, const nghttp2_frame* frame,
   Http2Stream* stream = session.Find(frame->hd.stream_id);
   if (stream == nullptr) return 0;
   stream->too_large = false;
+  session.block_bytes_ = 0;
   session.host_seen_ = false;
   if (stream->head_received) {
     session.trailers_.Clear();
@@ -76,7 +79,13 @@ int Http2Callbacks::OnHeader(nghttp2_session*, const nghttp2_frame* frame, const
                              uint8_t, void* self) {
   Http2Session& session = Self(self);
   Http2Stream* stream = session.Find(frame->hd.stream_id);
-  if (stream == nullptr || stream->too_large) return 0;
+  if (stream == nullptr || frame->hd.type != NGHTTP2_HEADERS) return 0;
+  session.block_bytes_ += name_size + value_size + 1;
+  if (session.block_bytes_ > kBombFactor * session.limits_.max_header_list_bytes) {
+    session.GiveUp(NGHTTP2_ENHANCE_YOUR_CALM, WEFT_R_HEADERS_TOO_LARGE);
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
+  }
+  if (stream->too_large) return 0;
   const std::string_view name = Text(name_data, name_size);
   const std::string_view value = Text(value_data, value_size);
   HeaderList& list = stream->head_received            ? session.trailers_
@@ -117,7 +126,7 @@ void Http2Callbacks::FinishRequest(Http2Session& session, Http2Stream& stream, b
   if (host_differs || !IsValidAuthority(head.authority) || !IsValidTarget(head.path)) {
     nghttp2_submit_rst_stream(session.session_, NGHTTP2_FLAG_NONE, stream.id,
                               NGHTTP2_PROTOCOL_ERROR);
-    session.CountUseless();
+    session.CountFault(1);
     session.Close(stream.id);
     return;
   }
@@ -186,7 +195,7 @@ int Http2Callbacks::OnFrame(nghttp2_session* nghttp2, const nghttp2_frame* frame
       // nghttp2's own budget has a clock, but stops counting once a GOAWAY was submitted.
       constexpr uint32_t kWhileDraining = 1000;
       if (session.draining_ && ++session.resets_received_ > kWhileDraining) {
-        nghttp2_session_terminate_session(nghttp2, NGHTTP2_ENHANCE_YOUR_CALM);
+        session.GiveUp(NGHTTP2_ENHANCE_YOUR_CALM, session.ProtocolReason());
       }
       Http2Stream* stream = session.Find(frame->hd.stream_id);
       if (stream != nullptr) stream->peer_reset = true;
@@ -235,6 +244,7 @@ int Http2Callbacks::OnClose(nghttp2_session*, int32_t id, uint32_t error_code, v
   if (stream == nullptr) return 0;
   const bool complete = stream->receive_ended && stream->send_ended && stream->body.empty() &&
                         error_code == NGHTTP2_NO_ERROR;
+  if (complete && session.faults_ > 0) --session.faults_;
   if (stream->announced && !complete) {
     const bool by_peer = stream->peer_reset || error_code == NGHTTP2_REFUSED_STREAM;
     session.events_.PushReset(id, by_peer ? session.PeerGoneReason() : session.ProtocolReason(),
@@ -248,8 +258,10 @@ int Http2Callbacks::OnFrameSent(nghttp2_session* nghttp2, const nghttp2_frame* f
   Http2Session& session = Self(self);
   const int32_t id = frame->hd.stream_id;
   if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR) {
-    session.Fail(session.ProtocolReason());
+    session.Fail(session.giving_up_ != WEFT_R_NONE ? session.giving_up_ : session.ProtocolReason());
   }
+  // nghttp2's own resets; the caller's are of streams that are no longer known.
+  if (frame->hd.type == NGHTTP2_RST_STREAM && session.Find(id) != nullptr) session.CountFault(1);
   // Only the session's own 431 belongs to a stream that is no longer known.
   if (frame->hd.type == NGHTTP2_HEADERS && session.role_ == Role::kServer &&
       (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 && session.Find(id) == nullptr &&
@@ -268,7 +280,10 @@ nghttp2_ssize Http2Callbacks::Send(nghttp2_session*, const uint8_t* data, size_t
   const bool ack = size >= 9 &&
                    (data[kTypeAt] == NGHTTP2_PING || data[kTypeAt] == NGHTTP2_SETTINGS) &&
                    (data[kFlagsAt] & NGHTTP2_FLAG_ACK) != 0;
-  if (ack && waiting >= kAckMarkBytes) return NGHTTP2_ERR_WOULDBLOCK;
+  if (ack && ++session.acks_waiting_ > kMaxAcksWaiting) {
+    session.giving_up_ = session.ProtocolReason();
+    return NGHTTP2_ERR_WOULDBLOCK;
+  }
   session.output_.Append(data, size);
   return static_cast<nghttp2_ssize>(size);
 }

@@ -22,6 +22,8 @@ constexpr size_t kIdleOutputBytes = 16 * 1024;
 constexpr size_t kMaxHeldAcks = 500;
 // See Http2Session::CountUseless.
 constexpr uint32_t kMaxUselessFrames = 1000;
+constexpr uint32_t kMaxFaults = 1000;
+constexpr uint32_t kOversizeFaultWeight = 10;
 constexpr uint8_t kDrainPing[8] = {'w', 'e', 'f', 't', 'd', 'r', 'n', 0};
 
 nghttp2_nv Field(std::string_view name, std::string_view value) {
@@ -101,14 +103,11 @@ Reason Http2Session::Feed(std::span<const uint8_t> bytes, size_t* consumed) {
   in_feed_ = true;
   const nghttp2_ssize taken = nghttp2_session_mem_recv2(session_, bytes.data(), bytes.size());
   in_feed_ = false;
-  if (taken < 0) {
+  if (taken < 0 && giving_up_ == WEFT_R_NONE) {
     const uint32_t code = taken == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM
                           : taken == NGHTTP2_ERR_NOMEM ? NGHTTP2_INTERNAL_ERROR
                                                        : NGHTTP2_PROTOCOL_ERROR;
-    nghttp2_session_terminate_session(session_, code);
-    Pump();
-    Fail(taken == NGHTTP2_ERR_NOMEM ? WEFT_R_INTERNAL_ERROR : ProtocolReason());
-    return failed_;
+    GiveUp(code, taken == NGHTTP2_ERR_NOMEM ? WEFT_R_INTERNAL_ERROR : ProtocolReason());
   }
   if (connection_credit_bytes_ > 0) {
     nghttp2_session_consume_connection(session_, connection_credit_bytes_);
@@ -167,7 +166,9 @@ void Http2Session::Close(StreamId id) {
   }
 }
 
-void Http2Session::ResetAll(Reason reason, ResetCode code) {
+void Http2Session::ResetAll(Reason reason) {
+  const ResetCode code =
+      reason == PeerGoneReason() ? ResetCode::kCancel : ResetCode::kProtocolError;
   std::vector<StreamId> ids;
   for (const auto& [id, stream] : streams_) ids.push_back(id);
   std::sort(ids.begin(), ids.end());
@@ -182,12 +183,21 @@ void Http2Session::ResetAll(Reason reason, ResetCode code) {
 void Http2Session::Fail(Reason reason) {
   if (failed_ != WEFT_R_NONE) return;
   failed_ = reason;
-  ResetAll(reason, ResetCode::kInternalError);
+  ResetAll(reason);
+}
+
+void Http2Session::GiveUp(uint32_t error_code, Reason reason) {
+  if (giving_up_ == WEFT_R_NONE) giving_up_ = reason;
+  nghttp2_session_terminate_session(session_, error_code);
 }
 
 void Http2Session::CountUseless() {
-  if (++useless_frames_ <= kMaxUselessFrames) return;
-  nghttp2_session_terminate_session(session_, NGHTTP2_ENHANCE_YOUR_CALM);
+  if (++useless_frames_ > kMaxUselessFrames) GiveUp(NGHTTP2_ENHANCE_YOUR_CALM, ProtocolReason());
+}
+
+void Http2Session::CountFault(uint32_t weight) {
+  faults_ += weight;
+  if (faults_ > kMaxFaults) GiveUp(NGHTTP2_ENHANCE_YOUR_CALM, ProtocolReason());
 }
 
 void Http2Session::PushFields(const HeaderList& headers) {
@@ -308,11 +318,7 @@ void Http2Session::Consume(StreamId id, size_t bytes) {
 
 void Http2Session::RefuseOversize(Http2Stream& stream) {
   const StreamId id = stream.id;
-  constexpr uint32_t kTolerated = 100;
-  if (++oversize_blocks_ > kTolerated) {
-    nghttp2_session_terminate_session(session_, NGHTTP2_ENHANCE_YOUR_CALM);
-    return;
-  }
+  CountFault(kOversizeFaultWeight);
   if (role_ == Role::kServer && !stream.head_received) {
     const nghttp2_nv fields[] = {Field(":status", "431"), Field("content-length", "0")};
     nghttp2_submit_response2(session_, id, fields, 2, nullptr);
@@ -342,7 +348,11 @@ void Http2Session::StartDrain() {
 
 void Http2Session::Pump() {
   const int error = nghttp2_session_send(session_);
-  if (error != 0) Fail(WEFT_R_INTERNAL_ERROR);
+  if (giving_up_ != WEFT_R_NONE) {
+    Fail(giving_up_);
+  } else if (error != 0) {
+    Fail(WEFT_R_INTERNAL_ERROR);
+  }
 }
 
 std::span<const uint8_t> Http2Session::Output() {
@@ -352,6 +362,7 @@ std::span<const uint8_t> Http2Session::Output() {
 
 void Http2Session::OutputWritten(size_t bytes) {
   output_.RemovePrefix(bytes);
+  if (output_.empty()) acks_waiting_ = 0;
   if (streams_.empty()) output_.Shrink(kIdleOutputBytes);
 }
 

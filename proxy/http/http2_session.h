@@ -71,7 +71,7 @@ class Http2Session final : public Session {
   void Close(StreamId id);
   // The connection is over: resets every stream that the caller knows.
   void Fail(Reason reason);
-  void ResetAll(Reason reason, ResetCode code);
+  void ResetAll(Reason reason);
   void Pump();
   void PushFields(const HeaderList& headers);
   void ResumeBody(Http2Stream& stream);
@@ -79,6 +79,9 @@ class Http2Session final : public Session {
   void RefuseOversize(Http2Stream& stream);
   // Frames that carry nothing, in a row; beyond the bound the connection ends.
   void CountUseless();
+  // Streams that the peer made us reset or refuse; complete ones count against them.
+  void CountFault(uint32_t weight);
+  void GiveUp(uint32_t error_code, Reason reason);
   Reason ProtocolReason() const;
   Reason PeerGoneReason() const;
 
@@ -104,8 +107,11 @@ class Http2Session final : public Session {
   bool final_goaway_submitted_ = false;
   bool peer_is_draining_ = false;
   bool in_feed_ = false;
+  Reason giving_up_ = WEFT_R_NONE;  // becomes failed_ as soon as no callback is running
   uint32_t useless_frames_ = 0;
-  uint32_t oversize_blocks_ = 0;
+  uint32_t faults_ = 0;
+  uint32_t acks_waiting_ = 0;  // PING and SETTINGS answers in output_
+  size_t block_bytes_ = 0;     // of the header block being received
   uint32_t resets_received_ = 0;
 };
 

@@ -12,6 +12,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
+using std::string_literals::operator""s;
 
 ResponseHead Response(int status) {
   ResponseHead head;
@@ -177,8 +178,8 @@ const Case kRefused[] = {
     {"BareLfInHeaders", "GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", kBad},
     {"BareLfAtEnd", "GET / HTTP/1.1\r\nHost: x\r\n\n", kBad},
     {"BareCr", "GET / HTTP/1.1\r\nHost: x\r\nA: b\rC: d\r\n\r\n", kBad},
-    {"Nul", std::string("GET / HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n", 37), kBad},
-    {"NulInName", std::string("GET / HTTP/1.1\r\nHost: x\r\nA\0: bc\r\n\r\n", 37), kBad},
+    {"Nul", "GET / HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n"s, kBad},
+    {"NulInName", "GET / HTTP/1.1\r\nHost: x\r\nA\0: bc\r\n\r\n"s, kBad},
     {"ObsFold", "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", kBad},
     {"ObsFoldFirst", "GET / HTTP/1.1\r\n Host: x\r\n\r\n", kBad},
     {"EmptyName", "GET / HTTP/1.1\r\nHost: x\r\n: v\r\n\r\n", kBad},

@@ -209,7 +209,7 @@ TEST(Http2Session, ResetsCarryCodeAndReason) {
   pair.client().transcript.Clear();
   client.FeedEof();
   pair.client().Look();
-  EXPECT_THAT(pair.client().transcript.lines(), ElementsAre("reset 5 upstream_reset 2"));
+  EXPECT_THAT(pair.client().transcript.lines(), ElementsAre("reset 5 upstream_reset 8"));
   EXPECT_TRUE(client.finished());
 }
 
