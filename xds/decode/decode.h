@@ -40,6 +40,9 @@ struct DecodeOptions {
 // are fine.
 absl::StatusOr<Decoded> DecodeResource(std::string_view type_url, std::string_view bytes,
                                        const DecodeOptions& options = {});
+// The name that the resource gives itself, even if it is not valid otherwise; empty if it cannot be
+// read.
+std::string ResourceName(std::string_view type_url, std::string_view bytes);
 // True if DecodeResource knows the type.
 bool IsKnownType(std::string_view type_url);
 
