@@ -89,7 +89,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"OpenSingle", "a: 'no end\n\n", "not valid YAML: illegal EOF in scalar"},
         Refusal{"OpenBeforeComment", "a: \"no end\n# b\n \n",
                 "not valid YAML: illegal EOF in scalar"},
-        Refusal{"OpenList", "a: [1, 2\n", "f.yaml:1: not valid YAML"},
+        Refusal{"OpenList", "a: [1, 2\n", "not valid YAML: end of sequence flow not found"},
         Refusal{"KeyIsMap", "? {a: 1}\n: 2\n", "f.yaml:1: not valid YAML: a field's name"},
         Refusal{"Deep", Nested(60), "nested too deeply"},
         Refusal{"VeryDeep", Nested(200'000), "f.yaml"},
