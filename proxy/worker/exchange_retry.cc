@@ -89,7 +89,7 @@ bool Exchange::TryTransparentRetry(Failure failure) {
   retry_admitted_ = false;  // still the same retry, if it was one
   EndAttempt(false);
   retry_admitted_ = was_retry;
-  fresh_only_ = true;
+  fresh_only_ = stale;
   StartAttempt();  // the same endpoint: host_ is still set
   return true;
 }
