@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// The way to an endpoint, over real sockets and TLS: tunnels, in place, outside; and that nothing
+// falls back to plaintext.
+#include "tests/unit/proxy/worker/mesh_world.h"
+
+namespace weft::worker {
+namespace {
+
+TEST_F(TwoNodes, TunnelAcrossNodesCarriesIdentities) {
+  App& app = StartApp(b_.ip);
+  ConnectResult result = ConnectFromA(app.address());
+  ASSERT_NE(result.stream, nullptr) << ReasonName(result.reason);
+  EXPECT_EQ(result.peer_identity, kBob);
+  ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 1; }));
+  Write(*result.stream, "hello");
+  EXPECT_EQ(Read(*app.accepted[0], 5), "hello");
+  Write(*app.accepted[0], "world!");
+  EXPECT_EQ(Read(*result.stream, 6), "world!");
+  result.stream->ShutdownWrite();
+  EXPECT_EQ(Read(*app.accepted[0], 1), "<eof>");
+  app.accepted[0]->ShutdownWrite();
+  EXPECT_EQ(Read(*result.stream, 1), "<eof>");
+  ASSERT_TRUE(RunUntil([&] { return b_.state.telemetry.flows.last_sequence() == 1; }));
+  telemetry::FlowRecord flow = b_.state.telemetry.flows.Since(0)[0];
+  EXPECT_EQ(flow.source_identity, kAlice);
+  EXPECT_EQ(flow.destination_identity, kBob);
+  EXPECT_EQ(flow.source, (SocketAddress{a_.ip, 40000}));
+  EXPECT_EQ(flow.sent_bytes, 5u);
+  EXPECT_EQ(flow.received_bytes, 6u);
+  EXPECT_EQ(flow.reason, WEFT_R_CLOSED);
+  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 1);
+  EXPECT_EQ(b_.sockets.taken[net::SocketKind::kToApp], 1);
+}
+
+TEST_F(TwoNodes, TunnelIsPooled) {
+  App& app = StartApp(b_.ip);
+  ConnectResult first = ConnectFromA(app.address());
+  ConnectResult second = ConnectFromA(app.address());
+  EXPECT_NE(second.stream, nullptr);
+  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 1);
+  EXPECT_EQ(a_.tunnels.List().size(), 1u);
+}
+
+TEST_F(TwoNodes, PeersPolicyIsNamed) {
+  App& app = StartApp(b_.ip);
+  DenyPort(app.address().port);
+  Publish();
+  ConnectResult result = ConnectFromA(app.address());
+  EXPECT_EQ(result.stream, nullptr);
+  EXPECT_EQ(result.reason, WEFT_R_POLICY_DENIED);
+  EXPECT_EQ(result.policy, "prod/deny-" + std::to_string(app.address().port));
+  EXPECT_TRUE(app.accepted.empty());
+}
+
+TEST_F(TwoNodes, ClosedPortOfTheApplicationIsConnectFailed) {
+  SocketAddress gone = StartApp(b_.ip).address();
+  apps_.clear();
+  EXPECT_EQ(ConnectFromA(gone).reason, WEFT_R_CONNECT_FAILED);
+}
+
+TEST_F(TwoNodes, OwnWorkloadIsReachedInPlaceUnderPolicy) {
+  App& app = StartApp(a_.ip);
+  ConnectResult result = ConnectFromA(app.address());
+  ASSERT_NE(result.stream, nullptr) << ReasonName(result.reason);
+  EXPECT_EQ(result.peer_identity, kAlice);
+  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 0);
+  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kToApp], 1);
+  DenyPort(app.address().port);
+  Publish();
+  EXPECT_EQ(ConnectFromA(app.address()).reason, WEFT_R_POLICY_DENIED);
+}
+
+TEST_F(TwoNodes, UnknownAddressIsPlain) {
+  App& app = StartApp(TestIp(9));
+  ConnectResult result = ConnectFromA(app.address());
+  ASSERT_NE(result.stream, nullptr) << ReasonName(result.reason);
+  EXPECT_EQ(result.peer_identity, "");
+  Write(*result.stream, "plain");
+  ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 1; }));
+  EXPECT_EQ(Read(*app.accepted[0], 5), "plain");
+}
+
+TEST_F(TwoNodes, RenewedCertificateServesNewTunnels) {
+  App& app = StartApp(b_.ip);
+  ConnectResult before = ConnectFromA(app.address());
+  ASSERT_NE(before.stream, nullptr);
+  AddCertificate(b_, kBob, 7);
+  Publish();
+  // The tunnel that stands goes on; a new one is made with the new certificate.
+  ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 1; }));
+  Write(*before.stream, "old");
+  EXPECT_EQ(Read(*app.accepted[0], 3), "old");
+  a_.tunnels.CloseSource(kAlice, a_.ip, WEFT_R_DRAINING);
+  ConnectResult after = ConnectFromA(app.address());
+  EXPECT_NE(after.stream, nullptr) << ReasonName(after.reason);
+}
+
+// Everything that may go wrong with a tunnel: the application must never be reached in another way.
+using NoPlaintext = MeshWorld;
+
+TEST_F(NoPlaintext, WithoutACertificate) {
+  AddCertificate(b_, kBob, 2);
+  AddWorkload(a_, "alice");
+  AddWorkload(b_, "bob");
+  Publish();
+  Listen();
+  App& app = StartApp(b_.ip);
+  EXPECT_EQ(ConnectFromA(app.address()).reason, WEFT_R_NO_CERTIFICATE);
+  EXPECT_TRUE(app.accepted.empty());
+}
+
+TEST_F(NoPlaintext, WhenThePeerIsSomebodyElse) {
+  AddCertificate(a_, kAlice, 1);
+  AddCertificate(b_, kMallory, 2);
+  AddWorkload(a_, "alice");
+  AddWorkload(b_, "bob");
+  Publish();
+  Listen();
+  App& app = StartApp(b_.ip);
+  EXPECT_EQ(ConnectFromA(app.address()).reason, WEFT_R_IDENTITY_MISMATCH);
+  EXPECT_TRUE(app.accepted.empty());
+}
+
+TEST_F(NoPlaintext, WhenThePeerIsOfAnotherRoot) {
+  AddCertificate(a_, kAlice, 1);
+  test::TestCert real = std::move(root_);
+  root_ = test::MakeRoot();
+  AddCertificate(b_, kBob, 2);
+  root_ = std::move(real);
+  AddWorkload(a_, "alice");
+  AddWorkload(b_, "bob");
+  Publish();
+  Listen();
+  App& app = StartApp(b_.ip);
+  EXPECT_EQ(ConnectFromA(app.address()).reason, WEFT_R_CERT_UNTRUSTED);
+  EXPECT_TRUE(app.accepted.empty());
+}
+
+TEST_F(NoPlaintext, WhenNobodyListensAtThePeersTunnelPort) {
+  AddCertificate(a_, kAlice, 1);
+  auto workload = AddWorkload(b_, "bob");
+  workload->addresses = {TestIp(3)};
+  Publish();
+  App& app = StartApp(TestIp(3));
+  EXPECT_EQ(ConnectFromA(app.address()).reason, WEFT_R_CONNECT_FAILED);
+  EXPECT_TRUE(app.accepted.empty());
+}
+
+TEST_F(NoPlaintext, WhenTheProxyRunsAlone) {
+  AddWorkload(b_, "bob");
+  Publish();
+  App& app = StartApp(b_.ip);
+  ConnectResult result = Await(a_.connector.Connect({.destination = app.address()}));
+  EXPECT_EQ(result.reason, WEFT_R_NO_CERTIFICATE);
+  EXPECT_TRUE(app.accepted.empty());
+}
+
+}  // namespace
+}  // namespace weft::worker
