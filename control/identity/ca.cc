@@ -169,7 +169,7 @@ CertificateAuthority::~CertificateAuthority() = default;
 absl::StatusOr<std::unique_ptr<CertificateAuthority>> CertificateAuthority::Create(
     std::string_view trust_domain, seconds lifetime) {
   const std::string uri = "spiffe://" + std::string(trust_domain);
-  if (tls::TrustDomainOf(uri + "/x") != trust_domain) {
+  if (trust_domain.empty() || tls::TrustDomainOf(uri + "/x") != trust_domain) {
     return absl::InvalidArgumentError("not a trust domain: " + std::string(trust_domain));
   }
   auto core = std::make_unique<Core>();
