@@ -175,6 +175,7 @@ void RemoteSocketSource::Core::OnEnd() {
   for (auto& [key, pool] : pools) {
     auto waiters = std::move(pool.waiters);
     pool.waiters.clear();
+    pool.asked = false;  // or the next taker would wait for an answer
     for (Waiter* waiter : waiters) Finish(*waiter);
   }
 }
