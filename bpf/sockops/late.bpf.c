@@ -10,9 +10,10 @@
  * waiting, and user space runs again soon;
  *   3. from then on sockops inserts connections to a NON_BLOCKING port at PASSIVE_ESTABLISHED,
  * without any walk;
+ *      and keeps the clients of a BLOCKING one out of the map as well;
  *   4. listen() on that port, by whomever, forgets what was learned.
- * Clients that connected while blocking and changed later are inserted by the same walk.
- * Hook: iter/tcp, which holds the socket's lock. Fails open: no splice. */
+ * A client must be O_NONBLOCK when it calls connect(): otherwise nothing of its connection enters,
+ * ever. Hook: iter/tcp, which holds the socket's lock. Fails open: no splice. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 

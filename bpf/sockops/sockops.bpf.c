@@ -78,6 +78,17 @@ static __always_inline void weft_refuse(struct bpf_sock_ops *ctx, struct weft_so
 	weft_event_submit(event);
 }
 
+/* Being in the splice's map is a change of behaviour by itself, so nothing of a connection enters
+ * if its client blocks. */
+static __always_inline void weft_check_client(struct bpf_sock_ops *ctx, struct weft_sock *st)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+
+	if (!tcp || weft_non_blocking((struct sock *)tcp) != 1)
+		st->flags &= ~WEFT_SOCK_SPLICE;
+}
+
 static __always_inline void weft_on_connect(struct bpf_sock_ops *ctx, struct weft_sock *st)
 {
 	struct weft_handover_key key = {};
@@ -86,6 +97,8 @@ static __always_inline void weft_on_connect(struct bpf_sock_ops *ctx, struct wef
 
 	if (st->role != WEFT_ROLE_APP && st->role != WEFT_ROLE_TO_APP)
 		return;
+	if (st->flags & WEFT_SOCK_SPLICE)
+		weft_check_client(ctx, st);
 	weft_flow_of(ctx, &flow);
 	key.netns_cookie = weft_accepting_netns(ctx, st, &flow);
 	weft_reverse(&flow, &key.flow);
@@ -127,21 +140,39 @@ static __always_inline void weft_insert(struct bpf_sock_ops *ctx, struct weft_so
 	WEFT_MOVED(inserted);
 }
 
-/* The connecting end. It has a file by now, so a blocking program is told from a non-blocking one.
- */
+/* True if the server at the other end is known to block: then the client stays out as well. */
+static __always_inline int weft_server_blocks(const struct weft_sock *st,
+					      const struct weft_flow *flow)
+{
+	struct weft_server_key key = {};
+	struct weft_peer *peer;
+	__u32 *state;
+
+	if (st->role == WEFT_ROLE_TO_APP) {
+		key.workload = st->workload;
+	} else if (st->verdict == WEFT_R_DIRECT) {
+		peer = weft_peer_of(&flow->remote);
+		key.workload = peer ? peer->workload : 0;
+	} else {
+		return 0; /* the proxy */
+	}
+	key.port = WEFT_HTONS(flow->remote.port_be);
+	state = bpf_map_lookup_elem(&weft_servers, &key);
+	return state && *state == WEFT_SERVER_BLOCKING;
+}
+
+/* The connecting end. Looked at again: the program may have changed the flag since connect(). */
 static __always_inline void weft_on_active(struct bpf_sock_ops *ctx, struct weft_sock *st)
 {
-	struct bpf_sock *sk = ctx->sk;
 	struct weft_flow flow = {};
-	struct tcp_sock *tcp;
 
-	if (!(st->flags & WEFT_SOCK_SPLICE) || !sk)
-		return;
-	tcp = bpf_skc_to_tcp_sock(sk);
-	if (!tcp || weft_non_blocking((struct sock *)tcp) != 1)
+	if (st->flags & WEFT_SOCK_SPLICE)
+		weft_check_client(ctx, st);
+	if (!(st->flags & WEFT_SOCK_SPLICE))
 		return;
 	weft_flow_of(ctx, &flow);
-	weft_insert(ctx, st, &flow);
+	if (!weft_server_blocks(st, &flow))
+		weft_insert(ctx, st, &flow);
 }
 
 /* Asks user space, once per server, to run the iterator, which finds out whether this program

@@ -25,10 +25,10 @@ absl::StatusOr<KernelMaps> KernelMaps::Open(const PinPaths& paths) {
   const std::pair<const char*, UniqueFd*> wanted[] = {
       {"weft_workloads", &maps.workloads}, {"weft_addrs", &maps.addresses},
       {"weft_services", &maps.services},   {"weft_backends", &maps.backends},
-      {"weft_verdicts", &maps.verdicts},   {"weft_servers", &maps.servers},
-      {"weft_splice", &maps.splice},       {"weft_config", &maps.config},
-      {"weft_counters", &maps.counters},   {"weft_moves", &maps.moves},
-      {"weft_events", &maps.events},
+      {"weft_verdicts", &maps.verdicts},   {"weft_handovers", &maps.handovers},
+      {"weft_servers", &maps.servers},     {"weft_splice", &maps.splice},
+      {"weft_config", &maps.config},       {"weft_counters", &maps.counters},
+      {"weft_moves", &maps.moves},         {"weft_events", &maps.events},
   };
   for (const auto& [name, fd] : wanted) {
     WEFT_ASSIGN_OR_RETURN(*fd, OpenPinnedMap(paths, name));

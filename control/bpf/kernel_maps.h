@@ -31,12 +31,16 @@ absl::Status Drop(const UniqueFd& map, const Key& key, std::string_view what) {
   return ErrnoStatus(errno, what);
 }
 
+// A walk starts anew when the key it stands on is removed under it; more than this many steps end
+// it.
+inline constexpr size_t kMaxWalk = 1u << 20;
+
 template <typename Key>
 std::vector<Key> Keys(const UniqueFd& map) {
   std::vector<Key> keys;
   Key key{};
   const Key* previous = nullptr;
-  while (bpf_map_get_next_key(map.get(), previous, &key) == 0) {
+  while (keys.size() < kMaxWalk && bpf_map_get_next_key(map.get(), previous, &key) == 0) {
     keys.push_back(key);
     previous = &keys.back();
   }
@@ -47,8 +51,8 @@ std::vector<Key> Keys(const UniqueFd& map) {
 std::vector<uint64_t> SumPerCpu(const UniqueFd& map, uint32_t index, size_t counters);
 
 struct KernelMaps {
-  UniqueFd workloads, addresses, services, backends, verdicts, servers, splice, config, counters,
-      moves, events;
+  UniqueFd workloads, addresses, services, backends, verdicts, handovers, servers, splice, config,
+      counters, moves, events;
 
   static absl::StatusOr<KernelMaps> Open(const PinPaths& paths);
 };

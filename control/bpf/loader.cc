@@ -258,6 +258,12 @@ absl::Status Kernel::DetachWorkload(uint64_t netns_cookie) {
       WEFT_RETURN_IF_ERROR(Drop(s.maps.servers, key, "forget server"));
     }
   }
+  // Connections that were on their way here: their clients could no longer find the key to take
+  // back.
+  for (const weft_handover_key& key : Keys<weft_handover_key>(s.maps.handovers)) {
+    if (key.netns_cookie != netns_cookie) continue;
+    WEFT_RETURN_IF_ERROR(Drop(s.maps.handovers, key, "drop hand-over"));
+  }
   s.late->Remove(netns_cookie);
   s.attached.erase(netns_cookie);
   return Drop(s.maps.workloads, netns_cookie, "release workload");

@@ -165,24 +165,36 @@ TEST_F(SpliceTest, ListeningAnewForgetsWhatWasLearned) {
   EXPECT_EQ(stats().inserted, before + 1);  // the client only, until the iterator has looked
 }
 
-TEST_F(SpliceTest, BlockingSocketsNeverEnter) {
-  Pair both = Connected(Blocking::kYes, Blocking::kYes);
+TEST_F(SpliceTest, ABlockingClientKeepsItsConnectionOut) {
+  Pair pair = Connected(Blocking::kYes, Blocking::kNo);
+  EXPECT_TRUE(node_.Events().size() == 1);  // nothing asks for the iterator either
+  EXPECT_FALSE(node_.kernel().RunDueLateInsertions());
+  ASSERT_TRUE(node_.kernel().RunLateInsertion(server_pod_.netns.get()).ok());
+  ASSERT_TRUE(node_.kernel().RunLateInsertion(client_pod_.netns.get()).ok());
+  Node::Listeners listeners = node_.Listen(client_pod_);
+  UniqueFd captured = TcpSocket(client_pod_, AF_INET, Blocking::kYes);
+  ASSERT_EQ(Connect(captured, {*IpAddress::Parse("203.0.113.9"), 443}), 0);
+  UniqueFd accepted = Accept(listeners.outbound, Blocking::kNo);
   EXPECT_EQ(stats().inserted, 0u);
+}
+
+TEST_F(SpliceTest, ABlockingServerIsLearnedAndKeptOutWithItsClients) {
+  Pair first = Connected(Blocking::kNo, Blocking::kYes);
+  EXPECT_EQ(stats().inserted, 1u);  // the client: nothing is known of the server yet
   node_.Events();
   EXPECT_TRUE(node_.kernel().RunDueLateInsertions());  // seen blocking once: may be about to change
   EXPECT_FALSE(node_.kernel().RunDueLateInsertions());  // twice: learned
-  EXPECT_EQ(stats().inserted, 0u);
   Pair next = Connected(Blocking::kNo, Blocking::kYes);
   EXPECT_EQ(stats().inserted, 1u);
-  for (Pair* pair : {&both, &next}) {
+  for (Pair* pair : {&first, &next}) {
     SendAll(pair->client, "over tcp");
     EXPECT_EQ(ReceiveSome(pair->server, 8), "over tcp");
   }
   EXPECT_EQ(stats().messages, 0u);
   int queued = 0;
-  SendAll(both.client, "12345");
-  ASSERT_TRUE(WaitFor(both.server, POLLIN));
-  ASSERT_EQ(ioctl(both.server.get(), FIONREAD, &queued), 0);
+  SendAll(next.client, "12345");
+  ASSERT_TRUE(WaitFor(next.server, POLLIN));
+  ASSERT_EQ(ioctl(next.server.get(), FIONREAD, &queued), 0);
   EXPECT_EQ(queued, 5);  // 0 for a socket in the map
 }
 
@@ -377,6 +389,51 @@ TEST_F(SpliceTest, ManyConnectionsOfRandomSizesStayRight) {
   }
   EXPECT_EQ(stats().redirect_failed, 0u);
   EXPECT_EQ(stats().insert_failed, 0u);
+}
+
+// Writers and readers on different CPUs, readers that stop now and then: the path changes under
+// load, both ways.
+TEST_F(SpliceTest, ChangesOfPathUnderLoadKeepEveryByte) {
+  constexpr int kPairs = 6;
+  constexpr uint64_t kTotal = 24u << 20;
+  std::vector<Pair> pairs;
+  for (int i = 0; i < kPairs; ++i) pairs.push_back(Spliced());
+  const SpliceStats before = stats();
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kPairs; ++i) {
+    const Pair& pair = pairs[static_cast<size_t>(i)];
+    threads.emplace_back([&pair, i] {
+      std::mt19937_64 random(static_cast<uint64_t>(i));
+      for (uint64_t sent = 0; sent < kTotal;) {
+        const uint64_t piece = std::min<uint64_t>(random() % 200'000 + 1, kTotal - sent);
+        SendAll(pair.client, Bytes(sent, piece));
+        sent += piece;
+      }
+    });
+    threads.emplace_back([&pair, i] {
+      std::mt19937_64 random(static_cast<uint64_t>(i) + 1000);
+      for (uint64_t got = 0; got < kTotal;) {
+        const uint64_t piece = std::min<uint64_t>(random() % 100'000 + 1, kTotal - got);
+        if (ReceiveSome(pair.server, piece) != Bytes(got, piece)) {
+          ADD_FAILURE() << "wrong or missing bytes near " << got;
+          return;
+        }
+        got += piece;
+        if (random() % 50 == 0) {  // the shape of the load: lets the queue fill
+          std::this_thread::sleep_for(std::chrono::milliseconds(random() % 5));
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  const SpliceStats after = stats();
+  printf("under load: %zu messages spliced, by TCP: %zu peer full, %zu not quiet, %zu waits\n",
+         static_cast<size_t>(after.messages - before.messages),
+         static_cast<size_t>(after.peer_full - before.peer_full),
+         static_cast<size_t>(after.not_quiet - before.not_quiet),
+         static_cast<size_t>(after.peer_waits - before.peer_waits));
+  EXPECT_GT(after.peer_full, before.peer_full);
+  EXPECT_GT(after.messages, before.messages);
 }
 
 // p50 of a ping-pong over event-loop style sockets, in microseconds.
