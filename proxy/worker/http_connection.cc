@@ -51,8 +51,9 @@ size_t HttpConnection::Unwritten(http::StreamId stream) {
                               : std::max(session_->buffered_bytes(stream), output);
 }
 
-bool HttpConnection::ReadPaused() const {
+bool HttpConnection::ReadPaused() {
   if (lingering_) return false;
+  if (HoldsInput()) return true;
   return !input_.empty() || (held_bytes_ > kHighMarkBytes && !session_->is_http2());
 }
 
@@ -128,7 +129,7 @@ void HttpConnection::DispatchEvents() {
 }
 
 void HttpConnection::TakeWaitingInput() {
-  while (!input_.empty() && !closed_ && !broken_ && session_->wants_input()) {
+  while (!input_.empty() && !closed_ && !broken_ && !HoldsInput() && session_->wants_input()) {
     size_t used = 0;
     Feed(std::span<const uint8_t>(input_).subspan(input_begin_), &used);
     if (used == 0) break;
@@ -163,6 +164,7 @@ void HttpConnection::Flush() {
     AfterBatch();
   }
   if (!closed_ && !writer_running_) AfterOutput();
+  if (waiting_to_resume_ && !ReadPaused()) resume_.Notify();
 }
 
 void HttpConnection::AfterOutput() {

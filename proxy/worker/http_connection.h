@@ -54,6 +54,8 @@ class HttpConnection {
   virtual void OnEvent(http::Event& event) = 0;
   // After events were handled or output was written, also when only a part of it could be.
   virtual void AfterBatch() = 0;
+  // True: nothing new may begin for now, because what was said already is not being read.
+  virtual bool HoldsInput() { return false; }
   // The peer's FIN, after the session's events for it. Usually Close().
   virtual void OnEof() = 0;
 
@@ -68,7 +70,7 @@ class HttpConnection {
   void Feed(std::span<const uint8_t> bytes, size_t* used);
   void DispatchEvents();
   void AfterOutput();
-  bool ReadPaused() const;
+  bool ReadPaused();
   Task<void> WaitAndWrite();
 
   std::vector<uint8_t> input_;  // what the session would not take yet

@@ -117,6 +117,12 @@ void DownstreamConnection::AfterBatch() {
   }
 }
 
+// Whoever pipelines requests without reading the answers gets no more of them. HTTP/2 is bounded by
+// its streams.
+bool DownstreamConnection::HoldsInput() {
+  return exchanges_.empty() && !session_->is_http2() && session_->Output().size() > kHighMarkBytes;
+}
+
 // As Envoy does: a downstream that ends its side before it has its answers does not want them. In
 // raw mode (after 101) the session's kEnd has been passed on, and the other direction may go on.
 void DownstreamConnection::OnEof() {

@@ -32,6 +32,7 @@ class DownstreamConnection final : public HttpConnection {
   void OnEvent(http::Event& event) override;
   void AfterBatch() override;
   void OnEof() override;
+  bool HoldsInput() override;
   void OnRequest(http::Event& event);
 
   HttpDownstreamArgs args_;

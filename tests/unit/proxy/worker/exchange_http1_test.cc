@@ -426,6 +426,23 @@ TEST_F(ExchangeTest, PipelinedRequestsAreAnsweredInOrder) {
   }
 }
 
+TEST_F(ExchangeTest, PipeliningWithoutReadingIsBounded) {
+  routes->virtual_hosts[0].routes[0].action =
+      model::DirectResponse{.status = 200, .body = std::string(30000, 'z')};
+  Start();
+  Peer& client = Client();
+  client.reading = false;
+  std::string many;
+  for (int i = 0; i < 1000; ++i) many += kGet;
+  client.Send(many);
+  Run();
+  EXPECT_LT(services->counters().requests.load(), 12u);  // 64 KiB in the stream, 64 KiB with us
+  client.reading = true;
+  Run();
+  EXPECT_EQ(services->counters().requests.load(), 1000u);
+  EXPECT_GT(client.received.size(), 30000u * 1000);
+}
+
 TEST_F(ExchangeTest, SplitsFollowTheWeights) {
   model::Cluster canary = *cluster;
   canary.name = "canary";
