@@ -26,6 +26,25 @@ double RealRandom() {
   return std::uniform_real_distribution<double>(0.0, 1.0)(engine);
 }
 
+// Undoes gRPC's percent-encoding of a status text; what is not an encoding stays.
+std::string DecodeError(std::string_view text) {
+  const auto digit = [](char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return -1;
+  };
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool encoded =
+        text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0;
+    out.push_back(encoded ? static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2]))
+                          : text[i]);
+    if (encoded) i += 2;
+  }
+  return out;
+}
+
 http::Limits ClientLimits() {
   http::Limits limits;
   limits.stream_window_bytes = 4u << 20;
@@ -101,7 +120,7 @@ void Client::Connection::OnData(std::span<const uint8_t> data) {
 
 void Client::Connection::OnStatus(const http::HeaderList& fields) {
   const std::string status(fields.Get("grpc-status").value_or("none"));
-  const std::string text(fields.Get("grpc-message").value_or("").substr(0, 1024));
+  const std::string text = DecodeError(fields.Get("grpc-message").value_or("").substr(0, 1024));
   End("the server ended the stream: status " + status + (text.empty() ? "" : ", " + text));
 }
 
@@ -168,11 +187,12 @@ Task<void> Client::ReadLoop(Connection& connection) {
     }
     size_t consumed = 0;
     const Reason reason = connection.session->Feed({buffer.data(), in.bytes}, &consumed);
-    for (const http::Event& event : connection.session->events()) connection.OnEvent(event);
-    connection.session->ClearEvents();
+    // The cause first: the events then only say that the stream is gone.
     if (reason != WEFT_R_NONE) {
       connection.End("the server broke HTTP/2: " + std::string(ReasonMeaning(reason)));
     }
+    for (const http::Event& event : connection.session->events()) connection.OnEvent(event);
+    connection.session->ClearEvents();
     connection.write.Notify();
   }
 }
