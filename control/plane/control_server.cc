@@ -8,8 +8,10 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <cstring>
 #include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "control/plane/folder_watcher.h"
 #include "control/plane/issuer.h"
@@ -76,10 +78,10 @@ absl::Status PrepareStateDir(const std::string& path) {
 
 absl::StatusOr<int> Listen(const SocketAddress& address) {
   auto fd = net::ListenTcp(address);
-  if (!absl::IsAlreadyExists(fd.status())) return fd;  // EADDRINUSE
+  if (fd.ok() || !absl::StrContains(fd.status().message(), strerror(EADDRINUSE))) return fd;
   return absl::UnavailableError(absl::StrCat(
       "address ", address.ToString(),
-      " is in use: another weft-control, or another program; \"ss -ltnp sport = :", address.port,
+      " is in use: by another weft-control, or another program; \"ss -ltnp sport = :", address.port,
       "\" shows which"));
 }
 
@@ -230,12 +232,16 @@ void ControlServer::State::Answer(const ipc::LocalRequest& request,
   if (request.method != "GET") return responder.Send(405, "text/plain", "GET only\n");
   if (request.path == "/status") {
     const absl::Status joinable = tokens.Refresh();
-    return responder.Send(200, "application/json",
-                          StatusJson({.publisher = publisher,
-                                      .cache = cache,
-                                      .nodes = nodes,
-                                      .manifests = options.manifests,
-                                      .join_tokens_problem = std::string(joinable.message())}));
+    return responder.Send(
+        200, "application/json",
+        StatusJson({.publisher = publisher,
+                    .cache = cache,
+                    .nodes = nodes,
+                    .manifests = options.manifests,
+                    .join_tokens_problem = std::string(joinable.message()),
+                    .tls_address = tls_acceptor->address(),
+                    .plaintext_address =
+                        plaintext_acceptor ? plaintext_acceptor->address() : SocketAddress{}}));
   }
   if (request.path == "/healthz/ready") {
     // Ready is who has read the folder, with problems or without: what is good in it is served.

@@ -70,7 +70,12 @@ std::string StatusJson(const StatusSources& sources) {
   Json problems = Json::array();
   for (const Problem& problem : sources.publisher.problems())
     problems.push_back(ProblemJson(problem));
-  const Json status = {{"manifests", sources.manifests},
+  const auto address = [](const SocketAddress& a) {
+    return a.port == 0 ? std::string() : a.ToString();
+  };
+  const Json status = {{"tlsAddress", address(sources.tls_address)},
+                       {"plaintextAddress", address(sources.plaintext_address)},
+                       {"manifests", sources.manifests},
                        {"updates", sources.publisher.updates()},
                        {"lastUpdate", TimeText(sources.publisher.last_update())},
                        {"trustDomain", sources.publisher.options().trust_domain},

@@ -6,6 +6,7 @@
 
 #include "control/plane/nodes.h"
 #include "control/plane/publisher.h"
+#include "proxy/base/address.h"
 
 namespace weft::plane {
 
@@ -14,7 +15,8 @@ struct StatusSources {
   const xds::ResourceCache& cache;
   const Nodes& nodes;
   std::string manifests;
-  std::string join_tokens_problem;  // empty: tokens are accepted
+  std::string join_tokens_problem;               // empty: tokens are accepted
+  SocketAddress tls_address, plaintext_address;  // port 0: not open
 };
 
 std::string StatusJson(const StatusSources& sources);
