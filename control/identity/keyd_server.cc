@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <ctime>
 #include <string>
 
 #include "proxy/base/log.h"
@@ -58,6 +59,18 @@ void KeydServer::Accept() {
   channels_.push_back({.fd = fd, .kind = Keyd::Channel::kControl});
 }
 
+// One line a second: an exploited proxy may ask as often as it likes.
+void KeydServer::ReportRefusal(uint32_t tenant) {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  ++unreported_refusals_;
+  if (now.tv_sec == last_report_seconds_) return;
+  last_report_seconds_ = now.tv_sec;
+  LogWarning("refused to sign", {{"tenant", std::to_string(tenant)},
+                                 {"refusals", std::to_string(unreported_refusals_)}});
+  unreported_refusals_ = 0;
+}
+
 bool KeydServer::Serve(Channel channel) {
   ipc::ReceivedPacket packet = ipc::ReceivePacket(channel.fd, buffer_);
   if (packet.error != 0) return packet.error == EAGAIN;
@@ -70,7 +83,7 @@ bool KeydServer::Serve(Channel channel) {
                {{"tenant", std::to_string(channel.tenant)}});
     return false;
   }
-  if (answer.refused) LogWarning("refused to sign", {{"tenant", std::to_string(channel.tenant)}});
+  if (answer.refused) ReportRefusal(channel.tenant);
   ipc::FdPair pair;
   if (answer.wants_channel) {
     if (channels_.size() < kMaxChannels) pair = ipc::MakeSeqpacketPair();

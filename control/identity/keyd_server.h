@@ -30,12 +30,15 @@ class KeydServer final {
   };
   void Accept();
   bool Serve(Channel channel);
+  void ReportRefusal(uint32_t tenant);
 
   Keyd keyd_;
   int control_listener_;
   uint32_t control_uid_;
   std::vector<Channel> channels_;
   std::vector<uint8_t> buffer_;
+  int64_t last_report_seconds_ = 0;
+  uint64_t unreported_refusals_ = 0;
 };
 
 }  // namespace weft::identity
