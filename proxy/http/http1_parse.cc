@@ -147,7 +147,7 @@ int Http1Session::OnField() {
         break;
       case 7:
         if (EqualsIgnoreCase(name, "upgrade")) {
-          if (!upgrade_value_.empty()) upgrade_value_ += ", ";
+          if (!upgrade_value_.empty() && !value.empty()) upgrade_value_ += ", ";
           upgrade_value_ += value;
           keep = false;
         }

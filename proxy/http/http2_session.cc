@@ -225,7 +225,8 @@ StreamId Http2Session::SubmitRequest(const RequestHead& head, bool end_stream) {
   const bool connect = head.method == "CONNECT";
   fields_.push_back(Field(":method", head.method));
   if (!connect || !head.protocol.empty()) {
-    fields_.push_back(Field(":scheme", head.scheme.empty() ? "http" : head.scheme));
+    const std::string_view scheme = head.scheme.empty() ? "http" : std::string_view(head.scheme);
+    fields_.push_back(Field(":scheme", scheme));
     fields_.push_back(Field(":path", head.path));
   }
   if (!head.authority.empty()) fields_.push_back(Field(":authority", head.authority));
