@@ -31,6 +31,7 @@ void FlowLog::Add(const FlowRecord& record) {
 
 std::vector<FlowRecord> FlowLog::Since(uint64_t after) const {
   std::vector<FlowRecord> result;
+  if (after >= last_) return result;
   uint64_t oldest = last_ - std::min<uint64_t>(last_, ring_.size());
   for (uint64_t sequence = std::max(after, oldest) + 1; sequence <= last_; ++sequence) {
     result.push_back(ring_[(sequence - 1) % kCapacity]);

@@ -82,6 +82,7 @@ TEST(FlowLog, KeepsTheLastOnes) {
   EXPECT_EQ(all.front().source.port, 11);
   EXPECT_EQ(log.Since(FlowLog::kCapacity + 8).size(), 2u);
   EXPECT_TRUE(log.Since(FlowLog::kCapacity + 10).empty());
+  EXPECT_TRUE(log.Since(UINT64_MAX).empty());
 }
 
 }  // namespace
