@@ -71,13 +71,25 @@ absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(asio::io_context& io, Optio
         io.get_executor(), agent->options_, agent->root_pem_,
         [self](const model::Certificate& certificate) { self->OnCertificate(certificate); });
   }
-  WEFT_RETURN_IF_ERROR(agent->StartChildren());
-  WEFT_RETURN_IF_ERROR(agent->StartApi());
+  absl::Status started = agent->StartChildren();
+  if (started.ok()) started = agent->StartApi();
+  if (!started.ok()) {
+    agent->StopWhatWeStarted();
+    return started;
+  }
   agent->WatchEvents();
   agent->StartUpstream();
   agent->ScanWorkloads();
   agent->WatchWorkloads();
   return agent;
+}
+
+// A start that fails leaves what an earlier agent had running, and nothing else.
+void Agent::StopWhatWeStarted() {
+  stopping_ = true;
+  for (Child* child : {&proxy_, &keyd_, &sockets_}) {
+    if (child->process && !child->adopted) child->process->Stop(std::chrono::seconds(2));
+  }
 }
 
 Agent::~Agent() {

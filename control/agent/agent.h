@@ -70,6 +70,7 @@ class Agent final {
   Agent(asio::io_context& io, Options options);
   // agent.cc
   absl::Status LockRunDir();
+  void StopWhatWeStarted();
   absl::Status OpenKernel();
   void LoadNumbers();
   void SaveNumbers();

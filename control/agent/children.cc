@@ -90,8 +90,8 @@ absl::Status Agent::StartSockets() {
       WEFT_ASSIGN_OR_RETURN(cgroup2, bpf::FindCgroup2Root());
     }
     spec.argv.insert(spec.argv.end(),
-                     {"--node", options_.instance(), "--run-dir", options_.run_dir, "--bpffs",
-                      options_.bpffs, "--cgroup", cgroup2 + "/weft/" + options_.instance()});
+                     {"--control", socket, "--node", options_.instance(), "--bpffs", options_.bpffs,
+                      "--cgroup", cgroup2 + "/weft/" + options_.instance()});
     WEFT_RETURN_IF_ERROR(StartOrAdopt(sockets_, std::move(spec)));
   }
   auto control =

@@ -57,7 +57,7 @@ std::string NoAgentMessage(const std::string& node);
 
 // Escape sequences, or nothing if standard output is no terminal or NO_COLOR is set.
 struct Colors {
-  std::string_view green, red, yellow, dim, bold, reset;
+  std::string_view green = "", red = "", yellow = "", dim = "", bold = "", reset = "";
 };
 const Colors& TerminalColors();
 

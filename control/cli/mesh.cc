@@ -294,7 +294,9 @@ absl::Status Mesh::WaitReady(std::chrono::seconds limit) {
     const bool ready = WaitFor(limit, [&] {
       auto answer = AskAgent(node, "/healthz");
       if (!answer.ok()) why = std::string(answer.status().message());
-      return answer.ok();
+      const bool ended = ProcessStartTime(agent(node).pid) != agent(node).start_time;
+      if (ended) why = "weft-agent ended";
+      return answer.ok() || ended;
     });
     if (!ready) {
       return absl::DeadlineExceededError(absl::StrCat(node, " is not ready: ", why, "; see ",

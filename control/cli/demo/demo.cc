@@ -138,7 +138,7 @@ bool RunStep(Story& story, size_t number, const Step& step, bool quiet, json* re
 
 void PrintWhatToTry(const MeshOptions& o) {
   printf(
-      "It keeps running. Try:\n"
+      "It is still there. Try:\n"
       "  weft status\n"
       "  weft events --node %snode-a --follow\n"
       "  ip netns exec %sclient curl -i http://10.96.0.10/\n"

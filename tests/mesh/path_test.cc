@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole path with real programs: by VIP, over TLS, by policy, with the data checked. The demo's
+// steps are tests here too.
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "tests/mesh/world.h"
+
+namespace weft::mesh_test {
+namespace {
+
+class PathTest : public MeshTest {};
+
+void Holds(const absl::Status& status) { EXPECT_TRUE(status.ok()) << status.message(); }
+
+// In the order of the file, on one world.
+TEST_F(PathTest, HttpByVipOverTlsWithTheClientsAddress) { Holds(cli::StepWire(story())); }
+TEST_F(PathTest, IdentitiesFromBothEnds) { Holds(cli::StepIdentities(story())); }
+TEST_F(PathTest, RoutesByHeaderAndWeight) { Holds(cli::StepRoutes(story())); }
+TEST_F(PathTest, AFailingReplicaIsRetriedEjectedAndReturns) {
+  Holds(cli::StepFailingReplica(story()));
+}
+TEST_F(PathTest, TheBreakerOpensAndSaysSo) { Holds(cli::StepBreaker(story())); }
+TEST_F(PathTest, RedisSameNodeAndAcross) { Holds(cli::StepRedis(story())); }
+TEST_F(PathTest, PolicyDeniesSameNodeAndAcross) { Holds(cli::StepPolicy(story())); }
+TEST_F(PathTest, ConfigurationChangesAndMistakes) { Holds(cli::StepConfiguration(story())); }
+
+// The wire check must be able to fail: the same capture on a path without TLS finds the canary. The
+// server refuses the request (an unknown source matches no ALLOW policy), but its bytes have
+// crossed by then.
+TEST_F(PathTest, TheWireCheckFailsOnAPathWithoutTls) {
+  auto capture = CaptureFabric();
+  ASSERT_NE(capture, nullptr);
+  auto answers = story().Fetch({.pod = "bare-client",
+                                .url = "http://10.244.2.12:8080/",
+                                .headers = {std::string("x-canary: ") + kCanary}});
+  if (answers.ok()) EXPECT_NE((*answers)[0].status, 200);
+  cli::WaitFor(std::chrono::seconds(5), [&] { return capture->counts().canary_packets > 0; });
+  const cli::CaptureCounts counts = capture->counts();
+  EXPECT_GT(counts.canary_packets, 0u);
+  EXPECT_GT(counts.clear_bytes, 0u);
+  cli::Story plain(mesh(), *capture, kCanary, /*quiet=*/true);
+  EXPECT_FALSE(plain.CheckWire().ok());
+}
+
+TEST_F(PathTest, RedisDataOfManySizesIsTheSame) {
+  std::mt19937 random(7);
+  for (const char* address : {"10.244.1.20", "10.244.2.20"}) {
+    for (size_t bytes : {1u, 100u, 4096u, 65537u, 4u << 20}) {
+      std::string value(bytes, ' ');
+      for (char& c : value) c = static_cast<char>('a' + random() % 26);
+      ASSERT_EQ(Redis("client", {"-h", address, "-x", "SET", "sizes"}, value), "OK\n") << address;
+      EXPECT_EQ(Redis("client", {"-h", address, "GET", "sizes"}), value + "\n")
+          << address << ", " << bytes << " bytes";
+    }
+  }
+}
+
+TEST_F(PathTest, TheSpliceCarriesBytesExactlyIfItIsOn) {
+  auto before = story().Agent("node-a", "/status");
+  ASSERT_TRUE(before.ok()) << before.status();
+  auto result = mesh().In(
+      "client",
+      {"redis-benchmark", "-h", "10.244.1.20", "-c", "4", "-n", "20000", "-t", "set,get", "-q"},
+      std::chrono::seconds(60));
+  ASSERT_TRUE(result.ok() && result->ok()) << result->err;
+  auto after = story().Agent("node-a", "/status");
+  ASSERT_TRUE(after.ok()) << after.status();
+  const uint64_t messages = (*after)["splice"].value("messages", uint64_t{0}) -
+                            (*before)["splice"].value("messages", uint64_t{0});
+  if (SpliceIsOn()) {
+    EXPECT_GT(messages, 20000u);
+  } else {
+    EXPECT_EQ(messages, 0u);
+  }
+}
+
+}  // namespace
+}  // namespace weft::mesh_test
