@@ -3,7 +3,6 @@
 
 #include <array>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/this_coro.hpp>
 
@@ -86,10 +85,11 @@ std::string EncodeError(std::string_view text) {
   return out;
 }
 
+// `handler` lives in the options, which the connection keeps. The client may have left before this
+// starts.
 Task<void> RunUnary(std::shared_ptr<Connection> connection, http::StreamId id,
+                    const std::function<Task<GrpcReply>(GrpcRequest)>* handler,
                     GrpcRequest request) {
-  // The handler outlives the connection's options? No: the options are shared, and so kept here.
-  const auto* handler = connection->calls.at(id).handler;
   GrpcReply reply = co_await (*handler)(std::move(request));
   const auto at = connection->calls.find(id);
   if (connection->done || at == connection->calls.end()) co_return;
@@ -97,6 +97,16 @@ Task<void> RunUnary(std::shared_ptr<Connection> connection, http::StreamId id,
   connection->Finish(id, reply.status, reply.error);
   connection->write.Notify();
 }
+
+// A handler that throws costs its caller the connection, nothing else.
+struct UnaryDone {
+  std::shared_ptr<Connection> connection;
+  void operator()(const std::exception_ptr& failure) const {
+    if (!failure) return;
+    LogError("a unary call threw", {{"peer", connection->peer.address}});
+    connection->Close();
+  }
+};
 
 void Connection::OnEvent(http::Event& event) {
   using Kind = http::Event::Kind;
@@ -184,8 +194,9 @@ void Connection::OnEnd(http::StreamId id, Call& call) {
     Finish(id, GrpcStatus::kInvalidArgument, "the message is not complete");
   } else if (!call.running) {
     call.running = true;
-    asio::co_spawn(executor, RunUnary(shared_from_this(), id, std::move(call.request)),
-                   asio::detached);
+    asio::co_spawn(executor,
+                   RunUnary(shared_from_this(), id, call.handler, std::move(call.request)),
+                   UnaryDone{shared_from_this()});
   }
 }
 
