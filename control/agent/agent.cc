@@ -77,10 +77,11 @@ absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(asio::io_context& io, Optio
     agent->StopWhatWeStarted();
     return started;
   }
-  agent->WatchEvents();
   agent->StartUpstream();
   agent->ScanWorkloads();
   agent->WatchWorkloads();
+  // After the enrolment: requests of the kernel concern workloads that must be known by then.
+  agent->WatchEvents();
   return agent;
 }
 

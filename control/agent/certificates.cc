@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "control/agent/grpc_call.h"
@@ -59,6 +60,8 @@ struct Certificates::State {
   Task<absl::StatusOr<model::Certificate>> IssueFor(std::string identity, uint64_t key_id,
                                                     std::string csr_pem);
   void Forget(uint64_t key_id);
+  void TakeOverKeys();
+  void Inherit(const std::string& identity, Entry* entry);
   Task<void> Attempt(std::string identity);
   absl::StatusOr<model::Certificate> Accept(const std::string& identity, uint64_t key_id,
                                             const std::vector<std::string>& chain_pem);
@@ -74,6 +77,7 @@ struct Certificates::State {
   OnCertificate on_certificate;
   std::string node_identity;
   std::map<std::string, Entry> entries;
+  std::map<std::string, uint64_t> inherited;  // keys of an earlier agent that nobody asked for yet
   std::unique_ptr<ipc::KeydControl> keyd;
   std::unique_ptr<ipc::RemoteSigner> signer;  // for the node's own handshakes
   std::minstd_rand random{std::random_device{}()};
@@ -90,18 +94,47 @@ Certificates::Certificates(asio::any_io_executor executor, const Options& option
 
 Certificates::~Certificates() { Stop(); }
 
+// Keys that weft-keyd holds for an earlier agent: the proxies use them until they hear of new ones,
+// so each counts as the present key of its identity and is forgotten one renewal after it was
+// replaced.
+void Certificates::State::TakeOverKeys() {
+  inherited.clear();
+  auto text = keyd->StatusJson();
+  if (!text.ok()) return;
+  const auto status = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (!status.is_object()) return;
+  for (const auto& key : status.value("keys", nlohmann::json::array())) {
+    uint64_t& newest = inherited[key.value("identity", "")];
+    const uint64_t key_id = key.value("key_id", uint64_t{0});
+    Forget(std::min(newest, key_id));
+    newest = std::max(newest, key_id);
+  }
+  for (auto& [identity, entry] : entries) Inherit(identity, &entry);
+}
+
+void Certificates::State::Inherit(const std::string& identity, Entry* entry) {
+  auto found = inherited.find(identity);
+  if (found == inherited.end()) return;
+  entry->certificate.key_id = found->second;
+  inherited.erase(found);
+}
+
 absl::Status Certificates::UseKeyd(const std::string& socket_path) {
   WEFT_ASSIGN_OR_RETURN(ipc::KeydControl keyd, ipc::KeydControl::Connect(socket_path));
   WEFT_ASSIGN_OR_RETURN(const int channel, keyd.NewChannel(kAgentTenant));
   state_->keyd = std::make_unique<ipc::KeydControl>(std::move(keyd));
   state_->signer = std::make_unique<ipc::RemoteSigner>(state_->executor, channel);
   for (auto& [identity, entry] : state_->entries) entry = State::Entry{};
+  state_->TakeOverKeys();
   state_->wake.Notify();
   return absl::OkStatus();
 }
 
 void Certificates::Want(const std::string& identity) {
-  if (state_->entries.try_emplace(identity).second) state_->wake.Notify();
+  const auto [entry, added] = state_->entries.try_emplace(identity);
+  if (!added) return;
+  state_->Inherit(identity, &entry->second);
+  state_->wake.Notify();
 }
 
 void Certificates::Unwant(const std::string& identity) {
@@ -232,6 +265,11 @@ int64_t Certificates::State::RenewAt(const model::Certificate& c) {
 }
 
 void Certificates::State::Adopt(Entry* entry, model::Certificate certificate) {
+  if (entry->previous_key != 0 && entry->certificate.identity == node_identity) {
+    // The node's own second renewal: whoever has not claimed a key by now is gone.
+    for (const auto& [identity, key_id] : inherited) Forget(key_id);
+    inherited.clear();
+  }
   Forget(entry->previous_key);
   entry->previous_key = entry->certificate.key_id;
   entry->certificate = std::move(certificate);

@@ -64,6 +64,9 @@ bool LateInserter::RunDue(const UniqueFd& servers) {
     const absl::StatusOr<LateInsertion> run = Run(known.netns_fd);
     if (run.ok() && run->waiting == 0) {
       known.runs_left = 0;
+      // The connections that asked may have ended before the walk, or before this agent started:
+      // nothing was learned of their server, and nobody would ask again.
+      ForgetAsked(servers);
     } else if (known.runs_left == 0) {
       ForgetAsked(servers);
     } else {

@@ -298,7 +298,7 @@ absl::Status Mesh::WaitReady(std::chrono::seconds limit) {
       if (ended) why = "weft-agent ended";
       return answer.ok() || ended;
     });
-    if (!ready) {
+    if (!ready || ProcessStartTime(agent(node).pid) != agent(node).start_time) {
       return absl::DeadlineExceededError(absl::StrCat(node, " is not ready: ", why, "; see ",
                                                       topology_->LogFile("agent-" + node)));
     }

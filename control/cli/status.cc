@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "control/cli/command.h"
@@ -106,10 +107,18 @@ void PrintDataPath(const json& status) {
   printf("  splice     %s, %s sockets, %s messages, %s bytes\n",
          splice.value("on", false) ? "on" : "off", Text(splice, "sockets", "0").c_str(),
          Text(splice, "messages", "0").c_str(), Text(splice, "bytes", "0").c_str());
+  // Each worker has its own tunnels; people ask who is connected to whom.
+  std::map<std::string, std::pair<int, int>> tunnels;  // -> connections, streams
   for (const json& tunnel : Field(status, "tunnels")) {
-    printf("  tunnel     %-8s %s -> %s  %s  streams %s\n", Text(tunnel, "direction").c_str(),
-           Text(tunnel, "source_identity").c_str(), Text(tunnel, "destination_identity").c_str(),
-           Text(tunnel, "peer").c_str(), Text(tunnel, "streams", "0").c_str());
+    auto& [connections, streams] = tunnels[absl::StrCat(Text(tunnel, "source_identity"), " -> ",
+                                                        Text(tunnel, "destination_identity"),
+                                                        " at ", Text(tunnel, "destination"))];
+    ++connections;
+    streams += tunnel.value("streams", 0);
+  }
+  for (const auto& [ends, counts] : tunnels) {
+    printf("  tunnel     %s: connections %d, streams %d\n", ends.c_str(), counts.first,
+           counts.second);
   }
   std::string verdicts;
   for (const auto& [reason, count] : Field(status, "verdicts").items()) {

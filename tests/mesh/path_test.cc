@@ -25,22 +25,37 @@ TEST_F(PathTest, RedisSameNodeAndAcross) { Holds(cli::StepRedis(story())); }
 TEST_F(PathTest, PolicyDeniesSameNodeAndAcross) { Holds(cli::StepPolicy(story())); }
 TEST_F(PathTest, ConfigurationChangesAndMistakes) { Holds(cli::StepConfiguration(story())); }
 
-// The wire check must be able to fail: the same capture on a path without TLS finds the canary. The
-// server refuses the request (an unknown source matches no ALLOW policy), but its bytes have
-// crossed by then.
+// The wire check must be able to fail: on a path without TLS, between two places outside the mesh,
+// the same capture finds the canary.
 TEST_F(PathTest, TheWireCheckFailsOnAPathWithoutTls) {
+  auto server = mesh().topology().Start("plain-redis",
+                                        {"redis-server", "--bind", "172.30.0.2", "--port", "6390",
+                                         "--protected-mode", "no", "--save", "", "--dir", "/tmp"},
+                                        mesh().Netns("node-b"));
+  ASSERT_TRUE(server.ok()) << server.status();
   auto capture = CaptureFabric();
   ASSERT_NE(capture, nullptr);
-  auto answers = story().Fetch({.pod = "bare-client",
-                                .url = "http://10.244.2.12:8080/",
-                                .headers = {std::string("x-canary: ") + kCanary}});
-  if (answers.ok()) EXPECT_NE((*answers)[0].status, 200);
+  ASSERT_TRUE(cli::WaitFor(std::chrono::seconds(10), [&] {
+    return Redis("bare-client", {"-h", "172.30.0.2", "-p", "6390", "SET", "x", kCanary}) == "OK\n";
+  }));
   cli::WaitFor(std::chrono::seconds(5), [&] { return capture->counts().canary_packets > 0; });
   const cli::CaptureCounts counts = capture->counts();
   EXPECT_GT(counts.canary_packets, 0u);
   EXPECT_GT(counts.clear_bytes, 0u);
   cli::Story plain(mesh(), *capture, kCanary, /*quiet=*/true);
   EXPECT_FALSE(plain.CheckWire().ok());
+  mesh().topology().Stop(*server);
+}
+
+// An unknown source has no identity, which no ALLOW policy names.
+TEST_F(PathTest, PlaintextFromOutsideTheMeshIsRefused) {
+  for (const char* address : {"10.244.1.11", "10.244.2.12"}) {
+    auto answers =
+        story().Fetch({.pod = "bare-client", .url = absl::StrCat("http://", address, ":8080/")});
+    ASSERT_TRUE(answers.ok()) << answers.status();
+    EXPECT_NE((*answers)[0].status, 200) << address;
+  }
+  EXPECT_EQ(Redis("bare-client", {"-h", "10.244.1.20", "ping"}).find("PONG"), std::string::npos);
 }
 
 TEST_F(PathTest, RedisDataOfManySizesIsTheSame) {
