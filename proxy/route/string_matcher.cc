@@ -27,30 +27,31 @@ bool Contains(std::string_view text, std::string_view part, bool ignore_case) {
          part.empty();
 }
 
-// All values of a field as one, as Envoy joins them; the storage is used only if there are several.
-std::optional<std::string_view> FieldValue(const http::RequestHead& head, std::string_view name,
-                                           std::string* storage) {
-  if (!name.empty() && name[0] == ':') {
-    if (name == ":method") return head.method;
-    if (name == ":authority") return head.authority;
-    if (name == ":path") return head.path;
-    if (name == ":scheme") return head.scheme;
-    return std::nullopt;
-  }
-  if (name == "host") return head.authority;
-  std::optional<std::string_view> first;
-  bool several = false;
+// Calls visit(value) for each value of a field until it returns true; what it returned last.
+// `present` tells if there was any. Every value counts on its own, as in Envoy: a rule about "b"
+// sees the b of "a" and "b", whatever their order.
+template <typename Visit>
+bool AnyValue(const http::RequestHead& head, std::string_view name, bool* present, Visit visit) {
+  *present = true;
+  if (name == ":method") return visit(head.method);
+  if (name == ":authority" || name == "host") return visit(head.authority);
+  if (name == ":path") return visit(head.path);
+  if (name == ":scheme") return visit(head.scheme);
+  *present = false;
   for (http::HeaderList::Field field : head.headers) {
     if (field.name != name) continue;
-    if (!first.has_value()) {
-      first = field.value;
-      continue;
-    }
-    if (!several) *storage = *first;
-    several = true;
-    storage->append(",").append(field.value);
+    *present = true;
+    if (visit(field.value)) return true;
   }
-  return several ? std::optional<std::string_view>(*storage) : first;
+  return false;
+}
+
+bool InRange(std::string_view text, const model::HeaderMatch::Range& range) {
+  int64_t number = 0;
+  const char* end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, number);
+  return !text.empty() && parsed.ec == std::errc() && parsed.ptr == end && number >= range.begin &&
+         number < range.end;
 }
 
 }  // namespace
@@ -125,23 +126,18 @@ absl::StatusOr<HeaderMatcher> HeaderMatcher::Create(const model::HeaderMatch& ma
 }
 
 bool HeaderMatcher::Matches(const http::RequestHead& head) const {
-  std::string storage;
-  std::optional<std::string_view> value = FieldValue(head, match_->name, &storage);
+  const auto matches = [this](std::string_view value) {
+    if (value_.has_value()) return value_->Matches(value);
+    return match_->range.has_value() && InRange(value, *match_->range);
+  };
+  bool present = false;
+  const bool matched = AnyValue(head, match_->name, &present, matches);
   if (!value_.has_value() && !match_->range.has_value()) {
-    return (value.has_value() == match_->present) != match_->invert;
+    return (present == match_->present) != match_->invert;
   }
   // A missing field matches nothing, inverted or not, unless it counts as empty.
-  if (!value.has_value()) {
-    if (!match_->treat_missing_as_empty) return false;
-    value = std::string_view();
-  }
-  if (value_.has_value()) return value_->Matches(*value) != match_->invert;
-  int64_t number = 0;
-  const char* end = value->data() + value->size();
-  const auto parsed = std::from_chars(value->data(), end, number);
-  const bool in_range = !value->empty() && parsed.ec == std::errc() && parsed.ptr == end &&
-                        number >= match_->range->begin && number < match_->range->end;
-  return in_range != match_->invert;
+  if (!present) return match_->treat_missing_as_empty && matches({}) != match_->invert;
+  return matched != match_->invert;
 }
 
 absl::StatusOr<QueryMatcher> QueryMatcher::Create(const model::QueryMatch& match) {

@@ -130,9 +130,15 @@ def match_header_ignoring_case(s):
     return [s.status(headers=[("x-test", v)]) for v in ("mixed", "MIXED", "mixe")]
 
 
-@case([_header_route("both", stringMatch={"exact": "a,b"}), direct("rest")], clusters={})
-def match_header_repeated_is_joined(s):
+@case([_header_route("comma", stringMatch={"exact": "a,b"}), _header_route("comma-space", stringMatch={"exact": "a, b"}),
+       _header_route("second", stringMatch={"exact": "b"}), _header_route("first", stringMatch={"exact": "a"}), direct("rest")], clusters={})
+def match_header_repeated(s):
     return [s.get(headers=[("x-test", "a"), ("x-test", "b")]).body, s.get(headers=[("x-test", "a,b")]).body]
+
+
+@case([_header_route("not-b", stringMatch={"exact": "b"}, invertMatch=True), direct("rest")], clusters={})
+def match_header_repeated_inverted(s):
+    return [s.get(headers=[("x-test", v) for v in values]).body for values in (["a"], ["b"], ["a", "b"], ["b", "a"], ["a", "c"])]
 
 
 @case([direct("post", {"prefix": "/", "headers": [{"name": ":method", "stringMatch": {"exact": "POST"}}]}), direct("other")], clusters={})

@@ -123,9 +123,16 @@ TEST(Router, Headers) {
   const Case cases[] = {
       {"exact", {.name = "a", .value = exact("1")}, {{"A", "1"}}, true},
       {"exact differs", {.name = "a", .value = exact("1")}, {{"a", "2"}}, false},
-      {"several are joined", {.name = "a", .value = exact("1,2")}, {{"a", "1"}, {"a", "2"}}, true},
-      {"one of several is not enough",
-       {.name = "a", .value = exact("1")},
+      {"several are not joined",
+       {.name = "a", .value = exact("1,2")},
+       {{"a", "1"}, {"a", "2"}},
+       false},
+      {"each of several counts",
+       {.name = "a", .value = exact("2")},
+       {{"a", "1"}, {"a", "2"}},
+       true},
+      {"none may match if inverted",
+       {.name = "a", .value = exact("2"), .invert = true},
        {{"a", "1"}, {"a", "2"}},
        false},
       {"absent", {.name = "a", .value = exact("1")}, {}, false},
@@ -258,8 +265,7 @@ TEST(Router, TenThousandRoutesCostLittleMoreThanOne) {
                                "/api/v1/items/" + std::to_string(i)));
   }
   const auto router = Compile({MakeHost("h", {"*"}, routes)});
-  EXPECT_EQ(RouteOf(*router, Get("h", "/api/v1/items/9998")), "9")
-      << "its prefix comes first";
+  EXPECT_EQ(RouteOf(*router, Get("h", "/api/v1/items/9998")), "9") << "its prefix comes first";
   EXPECT_EQ(RouteOf(*router, Get("h", "/api/v1/items/2")), "2");
   EXPECT_EQ(RouteOf(*router, Get("h", "/api/v1/items/x")), "none");
   const http::RequestHead head = Get("h", "/api/v1/items/8888");
