@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark's world: two nodes and their pods as network namespaces, and Weft's processes on them. Everything is named
 wb-*; close() ends what was started and removes what was made, also after an error."""
+import http.client
 import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -54,6 +57,8 @@ class World:
         self.logs = keep_logs or self.directory
         self.processes = []
         self.namespaces = []
+        self.nodes = []
+        self.bpffs = self.cgroup2 = None
 
     # ---- namespaces -------------------------------------------------------------------------------------------------
     def build_network(self):
@@ -136,23 +141,51 @@ class World:
 
     # ---- Weft -------------------------------------------------------------------------------------------------------
     def start_mesh(self, manifests):
+        # A bpf filesystem of our own: no pin survives us, and none of another mesh on this machine is in our way.
+        self.bpffs = os.path.join(self.directory, "bpf")
+        os.mkdir(self.bpffs)
+        run("mount", "-t", "bpf", "bpf", self.bpffs)
+        self.cgroup2 = cgroup2_mount()
         state = os.path.join(self.directory, "control")
+        os.mkdir(state, 0o700)
         folder = os.path.join(self.directory, "manifests")
         os.mkdir(folder)
         with open(os.path.join(folder, "bench.yaml"), "w", encoding="utf-8") as out:
             for document in manifests:
                 out.write("---\n" + json.dumps(document) + "\n")
         tokens = os.path.join(self.directory, "tokens")
-        with open(tokens, "w", encoding="utf-8") as out:
-            os.fchmod(out.fileno(), 0o600)
-            token = {node: secrets.token_hex(16) for node in NODES}
-            out.writelines(f"{node} {value}\n" for node, value in token.items())
+        token = {node: secrets.token_hex(16) for node in NODES}
+        self._write_secret(tokens, "".join(f"{node} {value}\n" for node, value in token.items()))
+        status = os.path.join(state, "status.sock")
         self.start("wb-control", os.path.join(self.binaries, "weft-control"), "--manifests", folder, "--state-dir", state,
-                   "--listen", f"{CONTROL_IP}:15012", "--join-tokens", tokens, "--trust-domain", "cluster.local")
-        root = os.path.join(state, "root.pem")
-        wait_for(lambda: os.path.exists(root), "weft-control's root certificate")
+                   "--listen", f"{CONTROL_IP}:15012", "--join-tokens", tokens, "--status", f"unix:{status}")
+        wait_for(lambda: self._alive() and ask(status, "/healthz/ready"), "weft-control to be ready")
+        problems = (ask(status, "/status") or {}).get("problems")
+        if problems:
+            raise RuntimeError(f"weft-control refuses the benchmark's manifests: {problems}")
         for node in NODES:
-            self._start_node(node, token[node], root)
+            self._start_node(node, token[node], os.path.join(state, "root.pem"))
+        for node in NODES:
+            wait_for(lambda node=node: self._alive() and ask(self._agent(node), "/healthz"), f"node {node} to serve its workloads", 40)
+
+    @staticmethod
+    def _write_secret(path, text):
+        with open(path, "w", encoding="utf-8") as out:
+            os.fchmod(out.fileno(), 0o600)
+            out.write(text)
+
+    def _alive(self):
+        for process in self.processes:
+            if process.poll() is not None:
+                raise RuntimeError(f"{' '.join(process.args[:8])} ended with {process.returncode}")
+        return True
+
+    @staticmethod
+    def _run_dir(node):
+        return f"/run/weft/{node}"
+
+    def _agent(self, node):
+        return os.path.join(self._run_dir(node), "agent.sock")
 
     def _start_node(self, node, token, root):
         workloads = os.path.join(self.directory, f"workloads-{node}")
@@ -163,46 +196,105 @@ class World:
                     json.dump({"name": pod, "namespace": "bench", "serviceAccount": pod, "netns": f"/run/netns/{pod}",
                                "addresses": [address(pod)], "annotations": {"weft.dev/splice": "on" if splice else "off"}}, out)
         token_file = os.path.join(self.directory, f"token-{node}")
-        with open(token_file, "w", encoding="utf-8") as out:
-            os.fchmod(out.fileno(), 0o600)
-            out.write(token + "\n")
-        self.start(node, os.path.join(self.binaries, "weft-agent"), "--node", node, "--control", f"{CONTROL_IP}:15012",
-                   "--control-root", root, "--join-token", token_file, "--trust-domain", "cluster.local", "--workloads", workloads,
-                   "--bin-dir", self.binaries, "--proxy-workers", "1", cpu=0)
+        self._write_secret(token_file, token + "\n")
+        # The children (weft-sockets, weft-keyd, weft-proxy) inherit the processor.
+        self.start(node, os.path.join(self.binaries, "weft-agent"), "--node", node, "--run-dir", self._run_dir(node),
+                   "--bpffs", self.bpffs, "--cgroup2", self.cgroup2, "--control", f"{CONTROL_IP}:15012", "--control-root", root,
+                   "--join-token", token_file, "--workloads", workloads, "--bin-dir", self.binaries, "--proxy-workers", "1",
+                   "--unload-on-exit", cpu=0)
+        self.nodes.append(node)
 
     def status(self, node):
-        done = subprocess.run([os.path.join(self.binaries, "weft"), "status", "--node", node, "-o", "json"], capture_output=True, text=True)
-        return json.loads(done.stdout) if done.returncode in (0, 2) and done.stdout.strip() else None
+        return ask(self._agent(node), "/status") or {}
 
     def proxy_pid(self, node):
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                with open(f"/proc/{pid}/cmdline", "rb") as f:
-                    words = f.read().split(b"\0")
-            except OSError:
-                continue
-            if words and words[0].endswith(b"weft-proxy") and f"/{node}/".encode() in b" ".join(words) + b"/":
-                return int(pid)
-        return None
+        pids = [p["pid"] for p in self.status(node).get("processes", []) if p["name"] == "weft-proxy" and p["running"]]
+        if not pids:
+            raise RuntimeError(f"{node} has no weft-proxy")
+        return pids[0]
+
+    def spliced_messages(self, node):
+        return self.status(node)["splice"]["messages"]
 
     def close(self):
+        """Ends and removes all of it; says what it could not remove."""
+        failures = []
         for process in reversed(list(self.processes)):
             self.stop(process)
+        for node in self.nodes:
+            shutil.rmtree(self._run_dir(node), ignore_errors=True)
+            remove_cgroup(os.path.join(self.cgroup2, "weft", node), failures)
+        if self.bpffs and os.path.ismount(self.bpffs):
+            subprocess.run(["umount", "-l", self.bpffs], check=False)
         for name in reversed(self.namespaces):
             subprocess.run(["ip", "netns", "del", name], check=False)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if self.bpffs and os.path.ismount(self.bpffs):
+            failures.append(f"{self.bpffs} is still mounted")
+        else:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        for failure in failures:
+            print(f"bench: left behind: {failure}", file=sys.stderr)
 
 
-def cpu_seconds(pid):
-    """User and system time of one process."""
-    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=5)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def ask(path, target):
+    """GET from one of Weft's local interfaces: the JSON of a 200 (True if it is none), else None."""
+    connection = UnixConnection(path)
+    try:
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException):
+        return None  # not there yet
+    finally:
+        connection.close()
+    if answer.status != 200:
+        return None
+    try:
+        return json.loads(body) or True
+    except ValueError:
+        return True
+
+
+def cgroup2_mount():
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        for line in mounts:
+            fields = line.split()
+            if fields[2] == "cgroup2":
+                return fields[1]
+    raise RuntimeError("no cgroup2 is mounted")
+
+
+def remove_cgroup(path, failures):
+    for folder, _, _ in os.walk(path, topdown=False):
+        try:
+            wait_for(lambda folder=folder: not _busy(folder), f"{folder} to be empty", 3)
+        except RuntimeError as error:
+            failures.append(str(error))
+
+
+def _busy(folder):
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def busy_seconds():
-    """Time that any core of the machine was not idle, steal included separately."""
+    """Time that any core of the machine was not idle."""
     with open("/proc/stat", encoding="ascii") as f:
-        user, nice, system, idle, iowait, irq, softirq, steal = map(int, f.readline().split()[1:9])
-    tick = os.sysconf("SC_CLK_TCK")
-    return (user + nice + system + irq + softirq) / tick, steal / tick
+        user, nice, system, _, _, irq, softirq = map(int, f.readline().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")

@@ -6,7 +6,8 @@
 //
 // Pacing: while requests are under way it sleeps in epoll until an answer or the next due time
 // (client and server may share a core: spinning would starve the server); with nothing under way it
-// spins to the due time, exact to a microsecond.
+// spins to the due time, exact to a microsecond. The time spun away is reported, to be taken off
+// the machine's busy time.
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "tests/bench/load/arguments.h"
+#include "tests/bench/load/cpu_account.h"
 #include "tests/bench/load/histogram.h"
 #include "tests/bench/load/sockets.h"
 
@@ -47,12 +49,15 @@ struct Settings {
   double seconds = 5;
   double warmup = 1;
   std::string host;
+  std::string charge;  // pids whose CPU time is measured
 };
 
 class Load final {
  public:
   explicit Load(Settings settings)
-      : settings_(std::move(settings)), connections_(settings_.connections) {
+      : settings_(std::move(settings)),
+        account_(settings_.charge),
+        connections_(settings_.connections) {
     request_ = settings_.http ? "GET /" + std::to_string(settings_.size) +
                                     " HTTP/1.1\r\nHost: " + settings_.host + "\r\n\r\n"
                               : std::string(settings_.size, 'x');
@@ -71,27 +76,40 @@ class Load final {
     if (settings_.rate == 0 && !settings_.bulk) {
       for (Connection& c : connections_) Begin(c, NowNanoseconds());
     }
-    while (NowNanoseconds() < end_) {
+    for (uint64_t now = start_; now < end_; now = NowNanoseconds()) {
+      if (!measuring_ && now >= measure_from_) BeginMeasuring();
       IssueDue();
       Wait();
     }
     finished_ = NowNanoseconds();
+    cpu_after_ = account_.Now();
   }
 
   void Print() const {
     const double seconds = static_cast<double>(finished_ - measure_from_) / 1e9;
+    const auto answered = static_cast<double>(answered_ > 0 ? answered_ : 1);
+    const double busy_s = cpu_after_.machine_s - cpu_before_.machine_s;
     printf("{\"requests\":%" PRIu64 ",\"seconds\":%.6f,\"rate\":%.1f,\"bytes\":%" PRIu64
            ",\"gib_per_s\":%.4f,\"late\":%zu,"
            "\"p50_us\":%.2f,\"p90_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"max_us\":%.2f,"
-           "\"mean_us\":%.2f}\n",
+           "\"mean_us\":%.2f,\"answered\":%" PRIu64
+           ",\"proxy_us\":%.3f,\"busy_s\":%.3f,\"spun_s\":%.3f,\"steal_s\":%.3f}\n",
            latency_.total(), seconds, static_cast<double>(latency_.total()) / seconds, bytes_,
            static_cast<double>(bytes_) / seconds / (1u << 30), Unanswered(),
            Us(latency_.Quantile(0.5)), Us(latency_.Quantile(0.9)), Us(latency_.Quantile(0.99)),
-           Us(latency_.Quantile(0.999)), Us(latency_.max()), latency_.mean() / 1e3);
+           Us(latency_.Quantile(0.999)), Us(latency_.max()), latency_.mean() / 1e3, answered_,
+           (cpu_after_.processes_s - cpu_before_.processes_s) * 1e6 / answered, busy_s,
+           static_cast<double>(spun_) / 1e9, cpu_after_.steal_s - cpu_before_.steal_s);
   }
 
  private:
   static double Us(uint64_t nanoseconds) { return static_cast<double>(nanoseconds) / 1e3; }
+
+  void BeginMeasuring() {
+    measuring_ = true;
+    cpu_before_ = account_.Now();
+    answered_ = spun_ = 0;
+  }
 
   size_t Unanswered() const {
     size_t n = 0;
@@ -145,8 +163,8 @@ class Load final {
   void Wait() {
     epoll_event events[64];
     timespec timeout{.tv_sec = 0, .tv_nsec = 20'000'000};
+    const uint64_t now = NowNanoseconds();
     if (settings_.rate > 0) {
-      const uint64_t now = NowNanoseconds();
       const uint64_t due = DueTime(issued_);
       const uint64_t left = due > now ? due - now : 0;
       // Nothing under way: spin the last stretch, so that the request leaves when it is due.
@@ -155,6 +173,7 @@ class Load final {
                             : static_cast<long>(left < 20'000'000 ? left : 20'000'000);
     }
     const int n = epoll_pwait2(epoll_, events, 64, &timeout, nullptr);
+    if (n == 0 && timeout.tv_nsec == 0) spun_ += NowNanoseconds() - now;
     for (int i = 0; i < n; ++i) {
       Connection& c = connections_[events[i].data.u64];
       if (settings_.bulk) {
@@ -208,6 +227,7 @@ class Load final {
 
   void Complete(Connection& c) {
     const uint64_t now = NowNanoseconds();
+    ++answered_;
     if (c.due >= measure_from_) {
       latency_.Add(now - c.due);
       bytes_ += c.received;
@@ -224,12 +244,16 @@ class Load final {
   }
 
   const Settings settings_;
+  const CpuAccount account_;
+  CpuTimes cpu_before_, cpu_after_;
   std::string request_;
   std::vector<Connection> connections_;
   std::vector<char> buffer_ = std::vector<char>(256 * 1024);
   Histogram latency_;
   int epoll_ = -1;
   uint64_t start_ = 0, measure_from_ = 0, end_ = 0, finished_ = 0, issued_ = 0, bytes_ = 0;
+  uint64_t answered_ = 0, spun_ = 0;  // since measuring began
+  bool measuring_ = false;
   size_t under_way_ = 0;
 };
 
@@ -247,7 +271,8 @@ int main(int argc, char** argv) {
                     .connections = static_cast<int>(arguments.Number("connections", 1)),
                     .seconds = arguments.Number("seconds", 5),
                     .warmup = arguments.Number("warmup", 1),
-                    .host = arguments.Text("host", "bench")};
+                    .host = arguments.Text("host", "bench"),
+                    .charge = arguments.Text("charge", "")};
   PinTo(static_cast<int>(arguments.Number("cpu", -1)));
   Load load(std::move(settings));
   load.Run();
