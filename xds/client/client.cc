@@ -3,6 +3,10 @@
 // protocol is in ads_state.cc.
 #include "xds/client/client.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <random>
@@ -52,6 +56,19 @@ http::Limits ClientLimits() {
   return limits;
 }
 
+// A server whose host is gone sends no FIN, and a client that only listens would not notice for the
+// half hour of our usual keepalive. Preferences, without meaning for a unix socket.
+void NoticeDeadPeers(int fd) {
+  if (fd < 0) return;
+  const auto set = [fd](int name, int value) {
+    (void)setsockopt(fd, IPPROTO_TCP, name, &value, sizeof value);
+  };
+  set(TCP_KEEPIDLE, 10);
+  set(TCP_KEEPINTVL, 5);
+  set(TCP_KEEPCNT, 3);
+  set(TCP_USER_TIMEOUT, 25000);
+}
+
 }  // namespace
 
 // One connection with its ADS stream; lives in the frame of Attempt().
@@ -77,8 +94,9 @@ struct Client::Connection {
   std::optional<AdsState::Clock::time_point> timer_for;
   std::unique_ptr<net::Deadline> timer;
   bool done = false;
-  bool heard = false;  // a message came: the server works
-  std::string why;     // it ended
+  bool answered = false;  // a byte came
+  bool heard = false;     // a message came: the server works
+  std::string why;        // it ended
 };
 
 struct Client::State {
@@ -185,6 +203,7 @@ Task<void> Client::ReadLoop(Connection& connection) {
       connection.End("the connection broke: " + std::string(ReasonMeaning(in.reason)));
       break;
     }
+    connection.answered = true;
     size_t consumed = 0;
     const Reason reason = connection.session->Feed({buffer.data(), in.bytes}, &consumed);
     // The cause first: the events then only say that the stream is gone.
@@ -253,6 +272,11 @@ Task<void> Client::Attempt() {
     for (const auto& [name, value] : state.options.metadata()) head.headers.Add(name, value);
   }
   connection.id = connection.session->SubmitRequest(head, false);
+  WEFT_CHECK(connection.id != 0);  // a new connection takes one stream
+  NoticeDeadPeers(connection.stream->native_handle());
+  const net::Deadline silent(state.executor, state.options.first_byte_limit, [&connection] {
+    if (!connection.answered) connection.End("the server accepted the connection and says nothing");
+  });
   state.ads.OnConnected();
   state.connection = &connection;
   co_await (ReadLoop(connection) && WriteLoop(connection));

@@ -68,6 +68,9 @@ struct ClientOptions {
   // Subscribed to as a whole. Types subscribed by name start without names (SetNames).
   std::vector<std::string> wildcard_types;
   DecodeOptions decode;
+  // A server sends its HTTP/2 settings at once; one that accepted and says nothing for this long is
+  // left.
+  std::chrono::milliseconds first_byte_limit{10000};
   // Full jitter: the n-th attempt waits random() in [0,1) of min(backoff_base * 2^n, backoff_cap).
   std::chrono::milliseconds backoff_base{1000};
   std::chrono::milliseconds backoff_cap{30000};

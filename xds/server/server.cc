@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xds/server/server.h"
 
+#include <algorithm>
 #include <array>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
@@ -11,6 +12,7 @@
 #include "proxy/base/status.h"
 #include "proxy/http/grpc_frame.h"
 #include "proxy/http/session.h"
+#include "proxy/net/deadline.h"
 #include "xds/server/ads_stream.h"
 
 namespace weft::xds {
@@ -57,6 +59,8 @@ struct Connection final : std::enable_shared_from_this<Connection> {
   void SendMessage(http::StreamId id, Call& call, std::string_view message);
   void MakeResponses();
   void Close();
+  bool InUse() const;
+  void WatchIdle();
 
   const asio::any_io_executor executor;
   const std::unique_ptr<net::Stream> stream;
@@ -66,6 +70,7 @@ struct Connection final : std::enable_shared_from_this<Connection> {
   Signal write;
   bool done = false;
   std::map<http::StreamId, Call> calls;
+  std::unique_ptr<net::Deadline> idle;
 };
 
 // gRPC's percent-encoding of a status text.
@@ -252,6 +257,21 @@ void Connection::MakeResponses() {
   }
 }
 
+bool Connection::InUse() const {
+  return std::any_of(calls.begin(), calls.end(), [](const auto& entry) {
+    const Call& call = entry.second;
+    return call.running || (call.ads != nullptr && call.ads->admitted());
+  });
+}
+
+void Connection::WatchIdle() {
+  idle = std::make_unique<net::Deadline>(executor, options->idle_limit, [this] {
+    if (InUse()) return WatchIdle();
+    LogInfo("closed a connection that asked for nothing", {{"peer", peer.address}});
+    Close();
+  });
+}
+
 void Connection::Close() {
   if (done) return;
   done = true;
@@ -322,7 +342,9 @@ Task<void> ServeGrpc(std::unique_ptr<net::Stream> stream, GrpcPeer peer,
       c->write.Notify();
     });
   }
+  connection->WatchIdle();
   co_await (ReadLoop(*connection) && WriteLoop(*connection));
+  connection->idle.reset();
   if (cache != nullptr) cache->RemoveListener(listener);
 }
 

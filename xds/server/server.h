@@ -3,6 +3,7 @@
 // any net::Stream. Several streams share a connection. Thread: the one whose io_context made the
 // stream; the cache must live on the same.
 #pragma once
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -79,6 +80,9 @@ struct ServerOptions {
   // Unary calls by path, e.g. kCreateCertificatePath. A handler is a named coroutine function bound
   // to what it needs.
   std::map<std::string, std::function<Task<GrpcReply>(GrpcRequest)>, std::less<>> unary;
+  // Looked at this often: a connection without an admitted ADS stream or a unary call under way is
+  // closed. Nobody needs to be known to make one, and they could fill the server.
+  std::chrono::milliseconds idle_limit{60000};
   uint32_t max_streams = 100;  // at once, a connection
   size_t max_unary_bytes = 1u << 20;
   size_t max_request_bytes = 16u << 20;  // ADS: one request
