@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "absl/strings/str_join.h"
+#include "control/cli/bpf_objects.h"
 
 namespace weft::cli {
 namespace {
@@ -247,6 +248,7 @@ absl::Status Topology::Down() {
     if (e->kind == "netns") namespaces.push_back(e->what);
     if (e->kind == "process") processes.push_back(ParseProcess(e->what));
   }
+  const std::vector<BpfObject> kernel_objects = PinnedBelow(dir_ + "/bpf");
   // Ours first (agents end their children in order), then whatever else lives in the namespaces.
   EndProcesses(processes, std::chrono::seconds(10));
   EndProcesses(ProcessesIn(namespaces), std::chrono::seconds(3));
@@ -267,6 +269,15 @@ absl::Status Topology::Down() {
       note(Ip({"netns", "del", e->what}));
     }
   }
+  for (const BpfObject& object : kernel_objects) {
+    // The kernel frees them a moment after their last reference went.
+    if (!WaitFor(std::chrono::seconds(5), [&] { return !StillExists(object); })) {
+      failures.push_back("the kernel still has what was pinned as " + object.pin);
+    }
+  }
+  // Shared parents, if nobody else has anything there; refused otherwise, which is fine.
+  rmdir("/run/weft");
+  rmdir((FindCgroup2() + "/weft").c_str());
   if (!failures.empty()) return absl::InternalError(absl::StrJoin(failures, "; "));
   fs::remove_all(dir_, error);
   if (error) return absl::InternalError("remove " + dir_ + ": " + error.message());
