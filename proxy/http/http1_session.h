@@ -70,6 +70,7 @@ class Http1Session final : public Session {
   size_t open_streams() const override { return open_ ? 1 : 0; }
   bool can_open_stream() const override;
   bool finished() const override;
+  bool receiving_head() const override { return role_ == Role::kServer && phase_ == Phase::kHead; }
   bool is_http2() const override { return false; }
   bool output_ended() const override { return phase_ == Phase::kRaw && sent_.ended; }
 
@@ -91,7 +92,7 @@ class Http1Session final : public Session {
     bool chunked = false;
     bool bodiless = false;  // HEAD, 204, 304: body bytes are swallowed
     bool counted = false;   // by Content-Length
-    bool cut = false;        // not as long as announced: the connection cannot be used again
+    bool cut = false;       // not as long as announced: the connection cannot be used again
     uint64_t remaining_bytes = 0;
   };
   struct Receiving {

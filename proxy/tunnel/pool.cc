@@ -250,11 +250,20 @@ void TunnelPool::Sweep() {
   }
 }
 
-void TunnelPool::CloseSource(const std::string& source_identity, const IpAddress& source,
-                             Reason reason) {
+void TunnelPool::DrainSource(const std::string& source_identity, const IpAddress& source) {
   for (auto& [key, group] : groups_) {
     if (key.source_identity != source_identity || key.source != source) continue;
-    for (const Group::Connection& connection : group->connections) connection.mux->Close(reason);
+    for (const Group::Connection& connection : group->connections) connection.mux->StartDrain();
+  }
+}
+
+void TunnelPool::CloseDrained(const std::string& source_identity, const IpAddress& source,
+                              Reason reason) {
+  for (auto& [key, group] : groups_) {
+    if (key.source_identity != source_identity || key.source != source) continue;
+    for (const Group::Connection& connection : group->connections) {
+      if (connection.mux->draining()) connection.mux->Close(reason);
+    }
   }
 }
 

@@ -82,8 +82,11 @@ class TunnelPool final {
 
   // Closes tunnels that were idle for the timeout. Call it about every idle_timeout / 10.
   void Sweep();
-  // Tunnels of a source that is gone, or whose certificate must no longer be shown.
-  void CloseSource(const std::string& source_identity, const IpAddress& source, Reason reason);
+  // Tunnels of a source that is gone: no new streams, at once, so that one that comes back under
+  // the same address does not get sockets of the netns before. Then, after a while, their end;
+  // tunnels made since DrainSource() stay.
+  void DrainSource(const std::string& source_identity, const IpAddress& source);
+  void CloseDrained(const std::string& source_identity, const IpAddress& source, Reason reason);
   // No new streams; connections end with their last one.
   void StartDrain();
   // Ends all, dials included.

@@ -60,6 +60,17 @@ Task<Reason> TunnelServer::Serve() {
   co_return reason;
 }
 
+void TunnelServer::Recheck() {
+  for (const Judged& judged : judged_) {
+    policy::Decision decision = handler_.Decide({.source_identity = peer_identity_,
+                                                 .source_ip = peer_.ip,
+                                                 .destination = judged.record->destination});
+    if (decision.allowed()) continue;
+    judged.record->decision = std::move(decision);
+    judged.stream->Close(judged.record->decision.reason);
+  }
+}
+
 void TunnelServer::OnRequest(std::unique_ptr<TunnelStream> stream, http::RequestHead head) {
   ++serving_;
   asio::co_spawn(executor_, ServeStream(std::move(stream), std::move(head)),
@@ -84,6 +95,7 @@ Task<void> TunnelServer::ServeStream(std::unique_ptr<TunnelStream> stream, http:
   } else {
     stream->Close(WEFT_R_CLOSED);  // the answer leaves first
   }
+  std::erase_if(judged_, [&](const Judged& judged) { return judged.record == &record; });
   handler_.OnStreamEnd(record);
 }
 
@@ -106,6 +118,7 @@ Task<std::unique_ptr<net::Stream>> TunnelServer::Open(TunnelStream& stream,
     Answer(stream, 401, &record.decision);
     co_return nullptr;
   }
+  judged_.push_back({&stream, &record});
   ServerHandler::App app = co_await handler_.ConnectApp(record.client, *destination);
   if (app.stream == nullptr) {
     record.reason = app.reason;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "proxy/net/stream.h"
 #include "proxy/policy/policy_index.h"
@@ -57,6 +58,8 @@ class TunnelServer final {
   Task<Reason> Serve();
   void StartDrain() { mux_.StartDrain(); }
   void Close(Reason reason) { mux_.Close(reason); }
+  // Asks the handler about every open stream again and ends those it no longer allows.
+  void Recheck();
   size_t streams() const { return serving_; }
   const std::string& peer_identity() const { return peer_identity_; }
   const SocketAddress& peer() const { return peer_; }
@@ -68,7 +71,14 @@ class TunnelServer final {
   Task<std::unique_ptr<net::Stream>> Open(TunnelStream& stream, const http::RequestHead& head,
                                           ServedStream& record);
 
+  // Let in by policy, in the frame of ServeStream().
+  struct Judged {
+    TunnelStream* stream;
+    ServedStream* record;
+  };
+
   ServerHandler& handler_;
+  std::vector<Judged> judged_;
   asio::any_io_executor executor_;
   std::string peer_identity_;
   SocketAddress peer_;

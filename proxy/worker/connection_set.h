@@ -19,6 +19,8 @@ class ConnectionSet final {
     std::string workload;  // uid; empty: run alone
     std::function<void(Reason)> close;
     std::function<void()> drain;  // may be empty: nothing to say to the other side
+    // Policies or workloads changed: closes what would no longer be let in. May be empty.
+    std::function<void()> recheck;
   };
   // In the frame of the connection; the functions are not called after its end. They must not end
   // the frame at once.
@@ -55,6 +57,11 @@ class ConnectionSet final {
       if (entry.workload == workload) entry.close(reason);
     }
   }
+  void Recheck() {
+    for (Entry& entry : entries_) {
+      if (entry.recheck) entry.recheck();
+    }
+  }
   size_t size() const { return entries_.size(); }
 
  private:
@@ -65,10 +72,15 @@ class ConnectionSet final {
 // elsewhere (ServeHttp).
 class MemberStream final : public net::Stream {
  public:
-  MemberStream(ConnectionSet& set, std::string workload, std::unique_ptr<net::Stream> inner)
+  // `judge` says, when policies or workloads changed, why the stream may no longer be; NONE: it
+  // may.
+  MemberStream(ConnectionSet& set, std::string workload, std::unique_ptr<net::Stream> inner,
+               std::function<Reason()> judge = nullptr)
       : inner_(std::move(inner)),
+        judge_(std::move(judge)),
         membership_(set, {.workload = std::move(workload),
-                          .close = [this](Reason r) { inner_->Close(r); }}) {}
+                          .close = [this](Reason r) { inner_->Close(r); },
+                          .recheck = [this] { Recheck(); }}) {}
   net::IoResult TryRead(std::span<uint8_t> into) override { return inner_->TryRead(into); }
   net::IoResult TryWrite(std::span<const iovec> from) override { return inner_->TryWrite(from); }
   Task<void> Readable() override { return inner_->Readable(); }
@@ -78,7 +90,13 @@ class MemberStream final : public net::Stream {
   int native_handle() const override { return inner_->native_handle(); }
 
  private:
+  void Recheck() {
+    Reason reason = judge_ ? judge_() : WEFT_R_NONE;
+    if (reason != WEFT_R_NONE) inner_->Close(reason);
+  }
+
   std::unique_ptr<net::Stream> inner_;
+  std::function<Reason()> judge_;
   ConnectionSet::Membership membership_;
 };
 

@@ -2,6 +2,8 @@
 #include "proxy/worker/detect_downstream.h"
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include <boost/asio/experimental/awaitable_operators.hpp>
@@ -26,16 +28,31 @@ struct Race {
   Signal upstream_opened;
   bool opened = false;
   net::PumpResult moved;
+  std::chrono::milliseconds idle_timeout{0};  // 0: none
+  std::chrono::steady_clock::time_point last_activity = std::chrono::steady_clock::now();
+  std::unique_ptr<net::Deadline> idle;
 
   void Fail(net::Stream& downstream, Reason reason) {
     if (moved.reason == WEFT_R_CLOSED) moved.reason = reason;
     downstream.Close(reason);
     if (upstream.stream != nullptr) upstream.stream->Close(reason);
   }
+  // Looks when the earliest expiry is due: an active connection costs one timer a timeout.
+  void WatchIdle(const asio::any_io_executor& executor, net::Stream& downstream) {
+    if (idle_timeout.count() <= 0) return;
+    auto left = std::chrono::ceil<std::chrono::milliseconds>(last_activity + idle_timeout -
+                                                             std::chrono::steady_clock::now());
+    if (left.count() <= 0) {
+      if (state != State::kHttp) Fail(downstream, WEFT_R_IDLE_TIMEOUT);
+      return;
+    }
+    idle = std::make_unique<net::Deadline>(
+        executor, left, [this, executor, &downstream] { WatchIdle(executor, downstream); });
+  }
 };
 
-// One direction, until it ends. False: it failed.
-Task<Reason> CopyOneWay(net::Stream& from, net::Stream& to, uint64_t& moved) {
+// One direction, until it ends. NONE: in order.
+Task<Reason> CopyOneWay(Race& race, net::Stream& from, net::Stream& to, uint64_t& moved) {
   for (;;) {
     co_await from.Readable();  // before a buffer is taken: an idle direction holds none
     net::SlabBuffer buffer(1);
@@ -50,6 +67,7 @@ Task<Reason> CopyOneWay(net::Stream& from, net::Stream& to, uint64_t& moved) {
         co_await net::WriteAll(to, std::span<const uint8_t>(buffer.data(), in.bytes));
     if (out.status != net::IoStatus::kOk) co_return out.reason;
     moved += in.bytes;
+    race.last_activity = std::chrono::steady_clock::now();
   }
 }
 
@@ -68,6 +86,7 @@ Task<void> DownstreamHalf(Race& race, net::Stream& downstream) {
       co_return;
     }
     if (in.status == net::IoStatus::kEof) break;  // it only listens, or said all it had
+    race.last_activity = std::chrono::steady_clock::now();
     race.first.bytes.insert(race.first.bytes.end(), chunk, chunk + in.bytes);
     race.first.protocol = http::DetectProtocol(race.first.bytes);
   }
@@ -87,7 +106,7 @@ Task<void> DownstreamHalf(Race& race, net::Stream& downstream) {
   }
   race.moved.to_upstream_bytes += race.first.bytes.size();
   Reason reason =
-      co_await CopyOneWay(downstream, *race.upstream.stream, race.moved.to_upstream_bytes);
+      co_await CopyOneWay(race, downstream, *race.upstream.stream, race.moved.to_upstream_bytes);
   if (reason != WEFT_R_NONE) race.Fail(downstream, reason);
 }
 
@@ -110,7 +129,7 @@ Task<void> UpstreamHalf(Race& race, WorkerState& state, net::Stream& downstream,
   co_await upstream.Readable();
   if (race.state == Race::State::kHttp) co_return;
   race.state = Race::State::kTcp;
-  Reason reason = co_await CopyOneWay(upstream, downstream, race.moved.to_downstream_bytes);
+  Reason reason = co_await CopyOneWay(race, upstream, downstream, race.moved.to_downstream_bytes);
   if (reason != WEFT_R_NONE) race.Fail(downstream, reason);
 }
 
@@ -119,7 +138,9 @@ Task<void> UpstreamHalf(Race& race, WorkerState& state, net::Stream& downstream,
 Task<FirstBytes> DetectDownstream(asio::any_io_executor executor, net::Stream& downstream,
                                   std::chrono::milliseconds limit) {
   FirstBytes first;
-  net::Deadline deadline(executor, limit, [&downstream] { downstream.Close(WEFT_R_IDLE_TIMEOUT); });
+  auto give_up = [&downstream] { downstream.Close(WEFT_R_IDLE_TIMEOUT); };
+  net::Deadline deadline(executor, limit, give_up);
+  std::optional<net::Deadline> head;  // it has begun to say something
   while (first.protocol == http::Protocol::kNeedMore) {
     uint8_t chunk[http::kDetectMaxBytes];
     net::IoResult in =
@@ -130,6 +151,7 @@ Task<FirstBytes> DetectDownstream(asio::any_io_executor executor, net::Stream& d
     }
     first.bytes.insert(first.bytes.end(), chunk, chunk + in.bytes);
     first.protocol = http::DetectProtocol(first.bytes);
+    if (!head) head.emplace(executor, std::min(limit, kRequestHeadLimit), give_up);
   }
   co_return first;
 }
@@ -137,9 +159,12 @@ Task<FirstBytes> DetectDownstream(asio::any_io_executor executor, net::Stream& d
 Task<RaceResult> RaceTcp(WorkerState& state, net::Stream& downstream, TcpDownstreamArgs args) {
   using namespace asio::experimental::awaitable_operators;  // NOLINT: the operator below
   Race race(state.executor);
+  race.idle_timeout = TcpIdleTimeout(args);
+  race.WatchIdle(state.executor, downstream);
   Task<void> both =
       DownstreamHalf(race, downstream) && UpstreamHalf(race, state, downstream, std::move(args));
   co_await std::move(both);
+  race.idle.reset();
   RaceResult result{.http = race.state == Race::State::kHttp,
                     .first = std::move(race.first),
                     .moved = race.moved,

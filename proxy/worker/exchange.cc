@@ -28,6 +28,8 @@ void Exchange::Start(DownstreamConnection& downstream, http::Event& event) {
   is_grpc_ = IsGrpc(request_.headers);
   if (const auto& listener = down_->args().listener; listener && listener->http) {
     idle_timeout_ = listener->http->stream_idle_timeout;
+    const std::chrono::milliseconds limit = listener->http->request_timeout;
+    if (!request_complete_ && limit.count() > 0) request_deadline_ = started_ + limit;
   }
   Route();
   if (state_ != State::kEnded) ArmTimer();
@@ -48,6 +50,7 @@ void Exchange::StartAttempt() {
   HttpPoolKey key{.cluster = cluster_.get(), .host = host_.get()};
   if (const model::LocalWorkload* workload = source(); workload != nullptr) {
     key.workload = workload->id;
+    key.generation = workload->generation;
     key.client = down_->args().client.ip;
   }
   const model::HttpVersion version = cluster_->config().http;
@@ -171,6 +174,7 @@ void Exchange::OnRequestEnd() {
 // Envoy's route timeout runs from here: a slow upload is bounded by the idle timeout.
 void Exchange::OnRequestComplete() {
   request_complete_ = true;
+  request_deadline_ = TimePoint::max();
   if (forward_ != nullptr && forward_->timeout.count() > 0) {
     route_deadline_ = services_.now + forward_->timeout;
     ArmTimer();
@@ -368,6 +372,7 @@ void Exchange::Reset() {
   status_ = 0;
   reason_ = WEFT_R_NONE;
   first_byte_ = {};
+  request_deadline_ = TimePoint::max();
   route_deadline_ = try_deadline_ = backoff_until_ = TimePoint::max();
   idle_timeout_ = {};
   request_bytes_ = response_bytes_ = 0;

@@ -182,6 +182,7 @@ class Exchange final {
   // Time.
   WheelTimer timer_;
   TimePoint started_{}, first_byte_{}, last_activity_{};
+  TimePoint request_deadline_ = TimePoint::max();  // for the downstream to complete the request
   TimePoint route_deadline_ = TimePoint::max(), try_deadline_ = TimePoint::max(),
             backoff_until_ = TimePoint::max();
   std::chrono::milliseconds idle_timeout_{0};

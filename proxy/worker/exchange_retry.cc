@@ -191,7 +191,7 @@ void Exchange::ReplyOverflow(Reason reason) {
 }
 
 void Exchange::ArmTimer() {
-  TimePoint due = std::min({route_deadline_, try_deadline_, backoff_until_});
+  TimePoint due = std::min({request_deadline_, route_deadline_, try_deadline_, backoff_until_});
   if (idle_timeout_.count() > 0) due = std::min(due, last_activity_ + idle_timeout_);
   if (due == TimePoint::max()) return;
   // A deadline that moved further away is noticed when the old one comes: no list operation for
@@ -203,6 +203,10 @@ void Exchange::ArmTimer() {
 void Exchange::OnTimer() {
   if (state_ == State::kEnded || state_ == State::kIdle) return;
   const TimePoint now = services_.now;
+  if (request_deadline_ <= now) {
+    Count(services_.counters.timeouts);
+    return Reply({.status = 408, .reason = WEFT_R_IDLE_TIMEOUT, .body = "request timeout"});
+  }
   if (route_deadline_ <= now) {
     Count(services_.counters.timeouts);
     if (!response_started_) ReportOutcome(Outcome::kTimeout);

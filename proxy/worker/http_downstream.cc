@@ -30,6 +30,13 @@ DownstreamConnection::DownstreamConnection(HttpServicesState& services, HttpDown
             auto& connection = *static_cast<DownstreamConnection*>(self);
             connection.StartDrain();
           },
+          this),
+      head_timer_(
+          [](void* self) {
+            auto& connection = *static_cast<DownstreamConnection*>(self);
+            Count(connection.services_.counters.timeouts);
+            connection.Close(WEFT_R_IDLE_TIMEOUT);
+          },
           this) {
   Prepend(std::move(args_.first_bytes));
   services_.downstreams.push_back(this);
@@ -47,6 +54,8 @@ Task<void> DownstreamConnection::Serve() {
   if (services_.draining) StartDrain();
   services_.SetTimer(idle_timer_, services_.now + services_.options.downstream_idle_timeout);
   co_await Run();
+  head_timer_.Clear();
+  idle_timer_.Clear();
   services_.UpdateNow();
   while (!exchanges_.empty()) {
     Exchange* exchange = exchanges_.back().exchange;
@@ -112,6 +121,11 @@ void DownstreamConnection::OnEvent(http::Event& event) {
 }
 
 void DownstreamConnection::AfterBatch() {
+  if (!session_->receiving_head()) {
+    head_timer_.Clear();
+  } else if (!head_timer_.is_set()) {
+    services_.SetTimer(head_timer_, services_.now + kRequestHeadLimit);
+  }
   for (size_t i = exchanges_.size(); i-- > 0;) {
     if (i < exchanges_.size()) exchanges_[i].exchange->OnDownstreamProgress();
   }

@@ -38,6 +38,7 @@ class DownstreamConnection final : public HttpConnection {
   HttpDownstreamArgs args_;
   std::vector<Entry> exchanges_;  // ascending stream ids
   WheelTimer idle_timer_;
+  WheelTimer head_timer_;
 };
 
 }  // namespace weft::worker

@@ -13,14 +13,16 @@ bool IsReservedForProxies(std::string_view name) {
 
 void AddRequestId(http::HeaderList& headers, upstream::Random& random) {
   static constexpr char kHex[] = "0123456789abcdef";
-  char id[36];
+  static constexpr uint8_t kAt[] = {0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
+  char id[36] = {};
+  id[8] = id[13] = id[18] = id[23] = '-';
   uint64_t bits[2] = {random.Next(), random.Next()};
   bits[0] = (bits[0] & ~0xf000ull) | 0x4000ull;            // version 4
   bits[1] = (bits[1] & ~(0x3ull << 62)) | (0x2ull << 62);  // variant 10
-  size_t out = 0;
-  for (int i = 0; i < 32; ++i) {
-    if (i == 8 || i == 12 || i == 16 || i == 20) id[out++] = '-';
-    id[out++] = kHex[(bits[i / 16] >> (60 - 4 * (i % 16))) & 15];
+  for (size_t i = 0; i < sizeof kAt; ++i) {
+    const uint64_t byte = bits[i / 8] >> (56 - 8 * (i % 8));
+    id[kAt[i]] = kHex[(byte >> 4) & 15];
+    id[kAt[i] + 1u] = kHex[byte & 15];
   }
   headers.Add("x-request-id", {id, sizeof id});
 }

@@ -167,6 +167,12 @@ void HttpServices::Adopt(std::shared_ptr<const model::Snapshot> snapshot) {
   state_->SweepPools();
 }
 
+void HttpServices::DrainSource(uint32_t workload, uint32_t generation) {
+  for (auto& [key, pool] : state_->pools) {
+    if (key.workload == workload && key.generation == generation) pool->Drain();
+  }
+}
+
 void HttpServices::StartDrain() {
   state_->draining = true;
   for (DownstreamConnection* connection : state_->downstreams) connection->StartDrain();

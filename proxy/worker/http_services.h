@@ -53,6 +53,9 @@ struct HttpCounters {
   Counter local_replies[WEFT_R_MAX] = {};  // by reason
 };
 
+// From the first byte of a request's head to its last (slow loris).
+inline constexpr std::chrono::milliseconds kRequestHeadLimit{10000};
+
 struct HttpServicesOptions {
   Connector* connector = nullptr;        // not null; outlives the services
   upstream::NodeTable* table = nullptr;  // not null; likewise
@@ -78,6 +81,8 @@ class HttpServices final {
 
   // New requests see it from now on; requests in flight keep theirs.
   void Adopt(std::shared_ptr<const model::Snapshot> snapshot);
+  // A workload left: its upstream connections end, at the latest with their last request.
+  void DrainSource(uint32_t workload, uint32_t generation);
   // No new requests on existing downstream connections (GOAWAY, Connection: close); what runs goes
   // on.
   void StartDrain();

@@ -27,8 +27,9 @@ struct HttpPoolKey;
 struct HttpPoolKey {
   const upstream::ClusterState* cluster = nullptr;
   const upstream::Host* host = nullptr;
-  uint32_t workload = 0;  // who calls: its identity is shown to the peer
-  IpAddress client;       // ... and its address, in the mesh
+  uint32_t workload = 0;    // who calls: its identity is shown to the peer
+  uint32_t generation = 0;  // of its netns, in which the sockets are
+  IpAddress client;         // ... and its address, in the mesh
   bool http2 = false;
   bool operator==(const HttpPoolKey&) const = default;
 };

@@ -58,6 +58,15 @@ class WorkloadHandler final : public tunnel::ServerHandler {
   std::shared_ptr<const model::LocalWorkload> workload_;
 };
 
+// Why a plaintext connection may not be, today; the workload itself may have become STRICT.
+policy::Decision JudgePlaintext(const WorkerState& state, const InboundArgs& args) {
+  std::shared_ptr<const model::LocalWorkload> today = state.FindLocal(args.destination.ip);
+  if (args.workload->strict_mtls || (today != nullptr && today->strict_mtls)) {
+    return {.reason = WEFT_R_PLAINTEXT_REFUSED, .policy = {}};
+  }
+  return state.policies.Decide({.source_ip = args.peer.ip, .destination = args.destination});
+}
+
 telemetry::FlowRecord RecordOf(const InboundArgs& args, telemetry::FlowKind kind) {
   return {.kind = kind,
           .source = args.peer,
@@ -96,7 +105,12 @@ Task<void> ServeInboundTunnel(WorkerState& state, InboundArgs args) {
   ConnectionSet::Membership member(state.connections,
                                    {.workload = args.workload->uid,
                                     .close = [&server](Reason reason) { server.Close(reason); },
-                                    .drain = [&server] { server.StartDrain(); }});
+                                    .drain = [&server] { server.StartDrain(); },
+                                    .recheck =
+                                        [&] {
+                                          const auto& ips = args.workload->addresses;
+                                          if (!ips.empty() && state.Knows(ips[0])) server.Recheck();
+                                        }});
   if (state.draining) server.StartDrain();
   Reason reason = co_await server.Serve();
   state.telemetry.counters.Closed(reason);
@@ -107,22 +121,22 @@ Task<void> ServeInboundPlaintext(WorkerState& state, InboundArgs args) {
   state.telemetry.counters[telemetry::Counter::kPlaintextConnections].Add();
   telemetry::Active active(state.telemetry.counters[telemetry::Counter::kPlaintextActive]);
   telemetry::FlowRecord record = RecordOf(args, telemetry::FlowKind::kInboundPlaintext);
-  net::Stream* downstream = args.stream.get();
-  ConnectionSet::Membership member(
-      state.connections, {.workload = args.workload->uid,
-                          .close = [downstream](Reason reason) { downstream->Close(reason); }});
-  tunnel::ServerHandler::App app;
-  if (args.workload->strict_mtls) {
-    app.reason = WEFT_R_PLAINTEXT_REFUSED;
-  } else {
-    policy::Decision decision =
-        state.policies.Decide({.source_ip = args.peer.ip, .destination = args.destination});
-    record.policy = decision.policy;
-    app.reason = decision.reason;
-    if (decision.allowed()) {
-      app = co_await ConnectToApp(state, args.workload, args.peer, args.destination,
-                                  kAppConnectTimeout);
-    }
+  policy::Decision decision = JudgePlaintext(state, args);
+  tunnel::ServerHandler::App app{.stream = nullptr, .reason = decision.reason};
+  auto recheck = [&] {
+    policy::Decision again = JudgePlaintext(state, args);
+    if (again.allowed() || !state.Knows(args.destination.ip)) return;
+    decision = std::move(again);
+    args.stream->Close(decision.reason);
+  };
+  ConnectionSet::Membership member(state.connections,
+                                   {.workload = args.workload->uid,
+                                    .close = [&args](Reason reason) { args.stream->Close(reason); },
+                                    .drain = nullptr,
+                                    .recheck = recheck});
+  if (decision.allowed()) {
+    app = co_await ConnectToApp(state, args.workload, args.peer, args.destination,
+                                kAppConnectTimeout);
   }
   if (app.stream == nullptr) {
     args.stream->Close(app.reason);
@@ -134,6 +148,7 @@ Task<void> ServeInboundPlaintext(WorkerState& state, InboundArgs args) {
     record.received_bytes = result.to_downstream_bytes;
     record.reason = result.reason;
   }
+  record.policy = std::move(decision.policy);
   state.Record(std::move(record), started);
 }
 

@@ -51,6 +51,21 @@ std::string Encode(std::string_view value) {
   return out;
 }
 
+// Of a connection between two workloads of this node; `source` is null where the proxy itself
+// calls.
+policy::Decision JudgeInPlace(const WorkerState& state, const model::LocalWorkload* source,
+                              const IpAddress& client, const SocketAddress& destination) {
+  policy::Decision decision = state.policies.Decide(
+      {.source_identity = source != nullptr ? source->identity : std::string_view(),
+       .source_ip = client,
+       .destination = destination});
+  std::shared_ptr<const model::LocalWorkload> local = state.FindLocal(destination.ip);
+  if (decision.allowed() && source == nullptr && local != nullptr && local->strict_mtls) {
+    decision.reason = WEFT_R_PLAINTEXT_REFUSED;
+  }
+  return decision;
+}
+
 }  // namespace
 
 std::string BaggageOf(const model::LocalWorkload& source, const model::Workload* known,
@@ -114,19 +129,25 @@ Task<ConnectResult> MeshConnector::Connect(ConnectRequest request) {
 Task<ConnectResult> MeshConnector::ConnectInPlace(ConnectRequest request,
                                                   std::shared_ptr<const model::LocalWorkload> local,
                                                   milliseconds timeout) {
-  policy::Decision decision = state_.policies.Decide(
-      {.source_identity = request.source ? request.source->identity : std::string_view(),
-       .source_ip = request.client.ip,
-       .destination = request.destination});
+  policy::Decision decision =
+      JudgeInPlace(state_, request.source.get(), request.client.ip, request.destination);
   if (!decision.allowed()) {
     co_return ConnectResult{.reason = decision.reason, .policy = std::move(decision.policy)};
   }
-  if (request.source == nullptr && local->strict_mtls)
-    co_return ConnectResult{.reason = WEFT_R_PLAINTEXT_REFUSED};
   tunnel::ServerHandler::App app =
       co_await ConnectToApp(state_, local, request.client, request.destination, timeout);
+  if (app.stream == nullptr) co_return ConnectResult{.reason = app.reason};
+  // Pooled or long: judged again when policies change, and gone with the workload it leads to.
+  auto judge = [&state = state_, source = request.source, client = request.client.ip,
+                destination = request.destination] {
+    if (!state.Knows(destination.ip)) return Reason{WEFT_R_NONE};
+    return JudgeInPlace(state, source.get(), client, destination).reason;
+  };
   co_return ConnectResult{
-      .stream = std::move(app.stream), .reason = app.reason, .peer_identity = local->identity};
+      .stream = std::make_unique<MemberStream>(state_.connections, local->uid,
+                                               std::move(app.stream), std::move(judge)),
+      .reason = WEFT_R_NONE,
+      .peer_identity = local->identity};
 }
 
 Task<ConnectResult> MeshConnector::ConnectByTunnel(ConnectRequest request,

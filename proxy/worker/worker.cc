@@ -36,6 +36,8 @@ struct Worker::Parts {
 
   void AdoptNow(std::shared_ptr<const model::Snapshot> snapshot);
   void ShareWith(const std::vector<Worker*>& others, const SharedSockets& sockets);
+  void DrainUpstreams(const model::LocalWorkload& workload);
+  void CloseUpstreams(const model::LocalWorkload& workload);
   void OnTick();
   Task<void> TickLoop();
   Task<void> DrainAndStop(std::chrono::milliseconds limit);
@@ -54,6 +56,7 @@ struct Worker::Parts {
   asio::steady_timer tick;
   struct Gone {
     std::string uid;
+    std::shared_ptr<const model::LocalWorkload> workload;  // as it was
     Clock::time_point close_at;
   };
   std::vector<Gone> gone;
@@ -100,12 +103,29 @@ Worker::Parts::Parts(WorkerOptions options_in)
 
 void Worker::Parts::AdoptNow(std::shared_ptr<const model::Snapshot> snapshot) {
   if (stopping) return;
+  std::shared_ptr<const model::Snapshot> before = state.snapshot;
   state.Adopt(std::move(snapshot));
-  accepts.Adopt([this](const std::string& uid, uint32_t id) {
+  accepts.Adopt([this, &before](const std::string& uid, uint32_t id) {
     state.connections.Drain(uid);
-    gone.push_back({uid, Clock::now() + kGoneGrace});
+    auto found = before->local_workloads.find(uid);
+    std::shared_ptr<const model::LocalWorkload> workload;
+    if (found != before->local_workloads.end()) workload = found->second;
+    if (workload != nullptr) DrainUpstreams(*workload);
+    gone.push_back({uid, std::move(workload), Clock::now() + kGoneGrace});
     sockets->Forget(id);
   });
+}
+
+// Pooled connections that a workload made: each of their sockets keeps its netns alive.
+void Worker::Parts::DrainUpstreams(const model::LocalWorkload& workload) {
+  for (const IpAddress& ip : workload.addresses) tunnels.DrainSource(workload.identity, ip);
+  http.DrainSource(workload.id, workload.generation);
+}
+
+void Worker::Parts::CloseUpstreams(const model::LocalWorkload& workload) {
+  for (const IpAddress& ip : workload.addresses) {
+    tunnels.CloseDrained(workload.identity, ip, WEFT_R_DRAINING);
+  }
 }
 
 void Worker::Parts::ShareWith(const std::vector<Worker*>& workers,
@@ -131,6 +151,7 @@ void Worker::Parts::OnTick() {
   auto now = Clock::now();
   std::erase_if(gone, [&](const Gone& workload) {
     if (workload.close_at > now) return false;
+    if (workload.workload != nullptr) CloseUpstreams(*workload.workload);
     // A workload that came back under the same uid keeps its connections: they are of the new
     // generation, or drained anyway.
     if (!state.snapshot->local_workloads.contains(workload.uid)) {

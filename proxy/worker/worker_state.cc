@@ -27,7 +27,7 @@ telemetry::TrafficLabels LabelsOf(const model::Snapshot& snapshot,
 }  // namespace
 
 void WorkerState::Adopt(std::shared_ptr<const model::Snapshot> next) {
-  snapshot = std::move(next);
+  std::shared_ptr<const model::Snapshot> before = std::exchange(snapshot, std::move(next));
   policies = policy::PolicyIndex(snapshot);
   listeners = ListenerMatch(*snapshot);
   local_by_ip.clear();
@@ -36,6 +36,10 @@ void WorkerState::Adopt(std::shared_ptr<const model::Snapshot> next) {
   }
   certs.Adopt(*snapshot);
   if (http != nullptr) http->Adopt(snapshot);
+  bool judged_anew = before->authorizations != snapshot->authorizations ||
+                     before->workloads != snapshot->workloads ||
+                     before->local_workloads != snapshot->local_workloads;
+  if (judged_anew) connections.Recheck();
 }
 
 IpAddress WorkerState::AddressOf(const model::LocalWorkload& workload, const IpAddress& like) {

@@ -29,13 +29,16 @@ struct WorkerState {
         gate(executor_in),
         scratch(256 * 1024) {}
 
-  // Makes `next` the snapshot that new connections and streams see.
+  // Makes `next` the snapshot that new connections and streams see, and closes those that it no
+  // longer allows.
   void Adopt(std::shared_ptr<const model::Snapshot> next);
   // The workload of this proxy that has the address; null: none.
   std::shared_ptr<const model::LocalWorkload> FindLocal(const IpAddress& ip) const {
     auto found = local_by_ip.find(ip);
     return found == local_by_ip.end() ? nullptr : found->second;
   }
+  // False while a workload leaves: its connections are drained, not judged again.
+  bool Knows(const IpAddress& ip) const { return snapshot->FindWorkload(ip) != nullptr; }
   // Its address in the family of `like`; unspecified if it has none.
   static IpAddress AddressOf(const model::LocalWorkload& workload, const IpAddress& like);
   // Counts and records one ended connection or stream. Fills in times.

@@ -90,9 +90,60 @@ TEST_F(TwoNodes, RenewedCertificateServesNewTunnels) {
   ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 1; }));
   Write(*before.stream, "old");
   EXPECT_EQ(Read(*app.accepted[0], 3), "old");
-  a_.tunnels.CloseSource(kAlice, a_.ip, WEFT_R_DRAINING);
+  a_.tunnels.DrainSource(kAlice, a_.ip);
   ConnectResult after = ConnectFromA(app.address());
   EXPECT_NE(after.stream, nullptr) << ReasonName(after.reason);
+}
+
+// A workload that comes back under its address must not get tunnels of the netns before.
+TEST_F(TwoNodes, TunnelsOfASourceThatLeftTakeNothingNewAndEnd) {
+  App& app = StartApp(b_.ip);
+  ConnectResult before = ConnectFromA(app.address());
+  ASSERT_NE(before.stream, nullptr);
+  a_.tunnels.DrainSource(kAlice, a_.ip);
+  ConnectResult after = ConnectFromA(app.address());
+  ASSERT_NE(after.stream, nullptr) << ReasonName(after.reason);
+  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 2);
+  ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 2; }));
+  Write(*before.stream, "old");
+  EXPECT_EQ(Read(*app.accepted[0], 3), "old");
+  a_.tunnels.CloseDrained(kAlice, a_.ip, WEFT_R_DRAINING);
+  EXPECT_EQ(Read(*before.stream, 1), "<draining>");
+  Write(*after.stream, "new");
+  EXPECT_EQ(Read(*app.accepted[1], 3), "new");
+}
+
+TEST_F(TwoNodes, APolicyThatComesLaterEndsStreamsOfATunnel) {
+  App& denied = StartApp(b_.ip);
+  App& allowed = StartApp(b_.ip);
+  ConnectResult first = ConnectFromA(denied.address());
+  ConnectResult second = ConnectFromA(allowed.address());
+  ASSERT_TRUE(first.stream != nullptr && second.stream != nullptr);
+  ASSERT_TRUE(RunUntil([&] { return !denied.accepted.empty() && !allowed.accepted.empty(); }));
+  DenyPort(denied.address().port);
+  Publish();
+  EXPECT_EQ(Read(*first.stream, 1).front(), '<');
+  EXPECT_EQ(Read(*denied.accepted[0], 1).front(), '<');
+  ASSERT_TRUE(RunUntil([&] { return Closed(b_, WEFT_R_POLICY_DENIED) == 1; }));
+  telemetry::FlowRecord flow = b_.state.telemetry.flows.Since(0).back();
+  EXPECT_EQ(flow.policy, "prod/deny-" + std::to_string(denied.address().port));
+  Write(*second.stream, "still");
+  EXPECT_EQ(Read(*allowed.accepted[0], 5), "still");
+}
+
+// A pooled connection, too: who has one must not keep a right that is gone.
+TEST_F(TwoNodes, APolicyThatComesLaterEndsConnectionsInPlace) {
+  App& denied = StartApp(a_.ip);
+  App& allowed = StartApp(a_.ip);
+  ConnectResult first = ConnectFromA(denied.address());
+  ConnectResult second = ConnectFromA(allowed.address());
+  ASSERT_TRUE(first.stream != nullptr && second.stream != nullptr);
+  DenyPort(denied.address().port);
+  Publish();
+  EXPECT_EQ(Read(*first.stream, 1), "<policy_denied>");
+  Write(*second.stream, "still");
+  ASSERT_TRUE(RunUntil([&] { return allowed.accepted.size() == 1; }));
+  EXPECT_EQ(Read(*allowed.accepted[0], 5), "still");
 }
 
 // Everything that may go wrong with a tunnel: the application must never be reached in another way.

@@ -597,6 +597,69 @@ TEST_F(ExchangeTest, IdleStreamsAndConnectionsEnd) {
   EXPECT_TRUE(other.eof);
 }
 
+// Slow loris: a byte now and then does not keep a head alive; whole requests do.
+TEST_F(ExchangeTest, AHeadThatDoesNotEndIsCut) {
+  Start();
+  Peer &slow = Client(), &good = Client();
+  Ask(slow, "GET /x HTTP/1.1\r\nHost: web\r\n");
+  for (int i = 0; i < 12; ++i) {
+    Ask(slow, "a");
+    Ask(good, kGet);
+    Upstream().Send(kOk);
+    Run();
+    EXPECT_EQ(StatusOf(good.Take()), 200);
+    Pass(seconds(1));
+  }
+  EXPECT_TRUE(slow.eof || slow.error);
+  EXPECT_EQ(slow.Take(), "");
+  EXPECT_FALSE(good.eof || good.error);
+}
+
+TEST_F(ExchangeTest, RequestTimeoutIs408) {
+  listener->http->request_timeout = milliseconds(1000);
+  Start();
+  Peer& client = Client();
+  Ask(client, "POST /x HTTP/1.1\r\nHost: web\r\ncontent-length: 500\r\n\r\nhalf");
+  Pass(milliseconds(900));
+  Ask(client, "more");
+  EXPECT_EQ(client.Take(), "");
+  Pass(milliseconds(200));
+  EXPECT_EQ(StatusOf(client.Take()), 408);
+  Peer& whole = Client();
+  Ask(whole, kGet);
+  Pass(seconds(5));
+  Upstream(1, 1).Send(kOk);
+  Run();
+  EXPECT_EQ(StatusOf(whole.Take()), 200);
+}
+
+// Its sockets are in the netns that went away.
+TEST_F(ExchangeTest, PoolsOfASourceThatLeftEnd) {
+  auto workload = std::make_shared<model::LocalWorkload>();
+  workload->id = 7;
+  workload->generation = 1;
+  source = workload;
+  Start();
+  Peer& client = Client();
+  Ask(client, kGet);
+  Upstream().Send(kOk);
+  Run();
+  services->DrainSource(7, 2);
+  Run();
+  EXPECT_FALSE(Upstream().eof || Upstream().error);
+  services->DrainSource(7, 1);
+  Run();
+  EXPECT_TRUE(Upstream().eof || Upstream().error);
+  auto again = std::make_shared<model::LocalWorkload>(*workload);
+  again->generation = 2;
+  source = again;
+  Peer& next = Client();
+  Ask(next, kGet);
+  Upstream(1, 1).Send(kOk);
+  Run();
+  EXPECT_EQ(StatusOf(next.Take()), 200);
+}
+
 TEST_F(ExchangeTest, BadRequestsAreAnsweredAndClosed) {
   Start();
   Peer& bad = Client();

@@ -61,6 +61,31 @@ TEST_F(Plaintext, PolicySeesNoIdentity) {
   EXPECT_TRUE(app.accepted.empty());
 }
 
+TEST_F(Plaintext, APolicyThatComesLaterEndsTheConnection) {
+  App& app = StartApp(b_.ip);
+  auto client = Send(app.address());
+  ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 1; }));
+  DenyPort(1);
+  Publish();
+  Write(*client, "hi");
+  EXPECT_EQ(Read(*app.accepted[0], 2), "hi");
+  DenyPort(app.address().port);
+  Publish();
+  EXPECT_EQ(Read(*client, 1).front(), '<');
+  ASSERT_TRUE(RunUntil([&] { return Closed(b_, WEFT_R_POLICY_DENIED) == 1; }));
+  EXPECT_EQ(b_.state.telemetry.flows.Since(0).back().policy,
+            "prod/deny-" + std::to_string(app.address().port));
+}
+
+TEST_F(Plaintext, StrictThatComesLaterEndsTheConnection) {
+  App& app = StartApp(b_.ip);
+  auto client = Send(app.address());
+  ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 1; }));
+  SetStrict();
+  EXPECT_EQ(Read(*client, 1).front(), '<');
+  EXPECT_TRUE(RunUntil([&] { return Closed(b_, WEFT_R_PLAINTEXT_REFUSED) == 1; }));
+}
+
 TEST_F(TwoNodes, GarbageInsteadOfTlsIsRefusedAndCounted) {
   auto client = Dial({b_.ip, WEFT_PORT_HBONE});
   Write(*client, "GET / HTTP/1.1\r\nHost: b\r\n\r\n");

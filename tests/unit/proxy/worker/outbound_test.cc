@@ -175,8 +175,8 @@ TEST_F(Outbound, NoListenerPassesThrough) {
 // A listener with both chains: the first byte decides, from whichever side.
 class Detection : public Outbound {
  protected:
-  void AddBothChains(SocketAddress tcp_upstream) {
-    AddCluster({tcp_upstream});
+  void AddBothChains(SocketAddress tcp_upstream, bool keep = false) {
+    if (!keep) AddCluster({tcp_upstream});
     auto routes = std::make_shared<model::RouteConfiguration>();
     model::Route route;
     route.action = model::DirectResponse{.status = 200, .body = "from http"};
@@ -232,6 +232,20 @@ TEST_F(Detection, HttpIsHttpByteByByte) {
   std::string answer = Read(*client, 100000);
   EXPECT_NE(answer.find("200"), std::string::npos) << answer;
   EXPECT_NE(answer.find("from http"), std::string::npos) << answer;
+}
+
+TEST_F(Detection, SilenceOnBothSidesEnds) {
+  App& app = StartApp(TestIp(5));
+  AddCluster({app.address()});
+  listener_->tcp->idle_timeout = 100ms;
+  AddBothChains(app.address(), /*keep=*/true);
+  auto silent = Capture(db_);
+  auto talked = Capture(db_);
+  Write(*talked, "\x01");
+  ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 2; }));
+  EXPECT_EQ(Read(*silent, 1).front(), '<');
+  EXPECT_EQ(Read(*talked, 1).front(), '<');
+  EXPECT_TRUE(RunUntil([&] { return Closed(a_, WEFT_R_IDLE_TIMEOUT) == 2; }));
 }
 
 TEST_F(Detection, HttpWorksWhereTheTcpUpstreamIsDead) {
