@@ -190,6 +190,7 @@ absl::StatusOr<std::unique_ptr<Kernel>> Kernel::Open(const KernelConfig& config)
   if (s.config.cgroup_root.empty()) {
     WEFT_ASSIGN_OR_RETURN(s.config.cgroup_root, FindCgroup2Root());
   }
+  WEFT_RETURN_IF_ERROR(CheckCgroup2(s.config.cgroup_root));
   WEFT_RETURN_IF_ERROR(MakeBelow(s.config.cgroup_root, s.config.sockets_cgroup));
   WEFT_RETURN_IF_ERROR(MountBpffs(config.bpffs_root));
   const absl::Status abi = CheckAbi(s.paths);

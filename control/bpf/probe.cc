@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/bpf/probe.h"
 
+#include <linux/magic.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -48,6 +49,14 @@ absl::StatusOr<std::string> FindCgroup2Root() {
   return found;
 }
 
+absl::Status CheckCgroup2(const std::string& path) {
+  struct statfs info{};
+  if (statfs(path.c_str(), &info) != 0) return ErrnoStatus(errno, path);
+  if (info.f_type == CGROUP2_SUPER_MAGIC) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      path + " is not a cgroup v2 mount; \"grep cgroup2 /proc/mounts\" shows them");
+}
+
 bool IsBpffs(const std::string& path) {
   struct statfs info{};
   return statfs(path.c_str(), &info) == 0 && info.f_type == kBpffsMagic;
@@ -56,6 +65,14 @@ bool IsBpffs(const std::string& path) {
 absl::Status MountBpffs(const std::string& path) {
   if (IsBpffs(path)) return absl::OkStatus();
   if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return ErrnoStatus(errno, "mkdir " + path);
+  // A mount would hide what is there: most likely the path is not the one that was meant.
+  std::error_code error;
+  if (!std::filesystem::is_empty(path, error) || error) {
+    return absl::FailedPreconditionError(
+        path + (error ? ": " + error.message()
+                      : " is neither a bpffs nor an empty folder; mount one (mount -t bpf bpf " +
+                            path + ") or name another with --bpffs"));
+  }
   if (mount(kOurSource, path.c_str(), "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") != 0) {
     return ErrnoStatus(errno, "mount bpffs at " + path);
   }

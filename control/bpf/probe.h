@@ -25,8 +25,10 @@ std::vector<Feature> ProbeFeatures(const std::string& bpffs_root = "/sys/fs/bpf"
 // The mount point of cgroup v2, from /proc/self/mountinfo: /sys/fs/cgroup, or
 // /sys/fs/cgroup/unified on hybrid hosts.
 absl::StatusOr<std::string> FindCgroup2Root();
+absl::Status CheckCgroup2(const std::string& path);
 bool IsBpffs(const std::string& path);
-// Mounts a bpffs at `path` (made if missing) unless there is one.
+// Mounts a bpffs at `path` (made if missing) unless there is one. Refused where it would hide
+// something.
 absl::Status MountBpffs(const std::string& path);
 // Unmounts it again if MountBpffs made it, in whichever process, and nothing is pinned there any
 // more.

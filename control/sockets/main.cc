@@ -133,6 +133,10 @@ int Main(int argc, char** argv) {
   (void)prctl(PR_SET_DUMPABLE, 0);
   RaiseFdLimit();
 
+  if (geteuid() != 0) {
+    LogError("weft-sockets needs root: it makes sockets in other network namespaces");
+    return 1;
+  }
   if (const absl::Status entered = EnterCgroup(flags->cgroup); !entered.ok()) {
     LogError("cannot enter the cgroup", {{"error", entered.ToString()}});
     return 1;

@@ -147,13 +147,13 @@ absl::Status DropPrivileges(const Privileges& privileges) {
   if (privileges.gid >= 0) {
     auto gid = static_cast<gid_t>(privileges.gid);
     if (geteuid() == 0 && setgroups(0, nullptr) != 0) return Failed("setgroups", errno);
-    if (setresgid(gid, gid, gid) != 0) return Failed("setresgid", errno);
+    if (setresgid(gid, gid, gid) != 0) return Failed("--gid (needs root)", errno);
   }
   // The bounding set first: it needs a capability that the change of user takes away.
   WEFT_RETURN_IF_ERROR(DropBoundingSet());
   if (privileges.uid >= 0) {
     auto uid = static_cast<uid_t>(privileges.uid);
-    if (setresuid(uid, uid, uid) != 0) return Failed("setresuid", errno);
+    if (setresuid(uid, uid, uid) != 0) return Failed("--uid (needs root)", errno);
   }
   WEFT_RETURN_IF_ERROR(DropCapabilities());
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return Failed("PR_SET_NO_NEW_PRIVS", errno);
