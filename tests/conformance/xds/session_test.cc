@@ -185,6 +185,18 @@ INSTANTIATE_TEST_SUITE_P(Variants, SessionTest,
                            return param.param == Variant::kDelta ? "Delta" : "StateOfTheWorld";
                          });
 
+// It accepted and says nothing: left, with the cause, and tried again.
+TEST_P(SessionTest, ASilentServerIsLeft) {
+  serve_ = false;
+  client_options_.first_byte_limit = milliseconds(20);
+  Start();
+  ASSERT_TRUE(Until([&] { return connects_ >= 2; }));
+  EXPECT_THAT(source_->status().last_error, HasSubstr("says nothing"));
+  serve_ = true;
+  PutAll("web");
+  EXPECT_TRUE(Until([&] { return HasCluster("web"); }));
+}
+
 TEST_P(SessionTest, AllFourTypesBecomeOneSnapshot) {
   PutAll("web");
   Start();

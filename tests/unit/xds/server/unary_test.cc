@@ -106,6 +106,24 @@ class UnaryTest : public testing::Test {
   std::map<http::StreamId, Answer> answers_;
 };
 
+// Whoever connects and asks for nothing must not stay; who waits for an answer may.
+TEST_F(UnaryTest, ConnectionsWithoutACallEnd) {
+  auto options = std::make_shared<ServerOptions>(*options_);
+  options->idle_limit = std::chrono::milliseconds(20);
+  auto [near, far] = net::MakeStreamPair(runner_.executor());
+  bool ended = false;
+  asio::co_spawn(runner_.io(), ServeGrpc(std::move(far), {.address = "test"}, options),
+                 [&](std::exception_ptr) { ended = true; });
+  runner_.io().restart();
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!ended && std::chrono::steady_clock::now() < limit) {
+    runner_.io().run_one_for(std::chrono::milliseconds(50));
+  }
+  EXPECT_TRUE(ended);
+  near_->Close(WEFT_R_CLOSED);
+  runner_.Run();
+}
+
 TEST_F(UnaryTest, SeveralCallsOnOneConnection) {
   const auto echo = Call("/s/Echo", Framed("hello"));
   const auto refuse = Call("/s/Refuse", Framed(""));
