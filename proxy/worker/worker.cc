@@ -43,7 +43,9 @@ struct Worker::Parts {
   Task<void> DrainAndStop(std::chrono::milliseconds limit);
 
   WorkerOptions options;
-  asio::io_context io{1};
+  // Descriptors are touched by the worker's thread only; others may Post(). So no lock for each
+  // wait.
+  asio::io_context io{BOOST_ASIO_CONCURRENCY_HINT_UNSAFE_IO};
   asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
   std::unique_ptr<net::SocketSource> sockets;
   std::unique_ptr<tls::KeySigner> signer;
@@ -156,6 +158,8 @@ void Worker::Parts::OnTick() {
     // generation, or drained anyway.
     if (!state.snapshot->local_workloads.contains(workload.uid)) {
       state.connections.Close(workload.uid, WEFT_R_DRAINING);
+      // Once more: a connection that drained may have taken sockets of the netns meanwhile.
+      if (workload.workload != nullptr) sockets->Forget(workload.workload->id);
     }
     return true;
   });
