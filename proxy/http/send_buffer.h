@@ -26,6 +26,14 @@ class SendBuffer final {
     Append(std::string_view(reinterpret_cast<const char*>(bytes), size));
   }
   void Append(char c) { text_.push_back(c); }
+  // Makes room for `size` more bytes, which the caller writes at once.
+  char* Extend(size_t size) {
+    Compact();
+    const size_t at = text_.size();
+    if (text_.capacity() - at < size) text_.reserve(2 * (at + size));
+    text_.resize(at + size);
+    return text_.data() + at;
+  }
   void RemovePrefix(size_t size) {
     begin_ += size;
     if (begin_ == text_.size()) Clear();

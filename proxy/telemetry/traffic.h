@@ -21,6 +21,7 @@ struct Party {
   std::string_view namespace_name;
   std::string_view principal;  // SPIFFE id; empty: "unknown"
   std::string_view app, version;
+  bool operator==(const Party&) const = default;
 };
 Party PartyOf(const model::Workload& workload);
 Party PartyOf(const model::LocalWorkload& workload);
@@ -34,6 +35,7 @@ struct TrafficLabels {
   int response_code = 0;              // 0: no HTTP
   std::string_view response_flags;    // empty: "-"
   bool mutual_tls = false;
+  bool operator==(const TrafficLabels&) const = default;
 };
 
 // Upper bounds of istio_request_duration_milliseconds, as Istio has them.
@@ -69,11 +71,22 @@ class Traffic final {
   const TrafficSeries& operator[](size_t i) const { return *series_[i]; }
 
  private:
+  // Most requests are like an earlier one: comparing its labels costs a tenth of writing the text
+  // that names a series.
+  struct Recent {
+    TrafficSeries* series = nullptr;
+    TrafficLabels labels;  // views into `text`
+    std::string text;
+  };
+  static constexpr size_t kRecent = 64;
+
   TrafficSeries& Publish(std::string labels, bool http);
+  TrafficSeries& FindByText(const TrafficLabels& labels);
 
   std::array<std::unique_ptr<TrafficSeries>, kMaxSeries + 1> series_;
   std::atomic<size_t> size_{0};
   std::unordered_map<std::string, TrafficSeries*> by_labels_;
+  std::array<Recent, kRecent> recent_;
   std::string scratch_;
   TrafficSeries* other_ = nullptr;
 };

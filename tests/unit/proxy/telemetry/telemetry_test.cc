@@ -25,6 +25,24 @@ TEST(Traffic, SameLabelsAreOneSeries) {
   EXPECT_EQ(traffic->size(), 2u);
 }
 
+// A series is found by what the labels say, not by where they are: callers reuse their buffers.
+TEST(Traffic, LabelsInReusedMemoryAreComparedByContent) {
+  auto traffic = std::make_unique<Traffic>();
+  char name[] = "db-1";
+  const TrafficSeries* first = &traffic->Find(TcpTo({name, 4}));
+  name[3] = '2';
+  const TrafficSeries* second = &traffic->Find(TcpTo({name, 4}));
+  EXPECT_NE(first, second);
+  EXPECT_THAT(second->labels, HasSubstr("destination_workload=\"db-2\""));
+  name[3] = '1';
+  EXPECT_EQ(&traffic->Find(TcpTo({name, 4})), first);
+  EXPECT_EQ(&traffic->Find(TcpTo(std::string("db-1"))), first);
+  TrafficLabels plain = TcpTo({name, 4});
+  plain.mutual_tls = false;
+  EXPECT_NE(&traffic->Find(plain), first);
+  EXPECT_EQ(traffic->size(), 3u);
+}
+
 TEST(Traffic, CardinalityIsBounded) {
   auto traffic = std::make_unique<Traffic>();
   for (size_t i = 0; i < Traffic::kMaxSeries + 100; ++i)
