@@ -8,6 +8,7 @@
 #include "envoy/service/discovery/v3/discovery.pb.h"
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
+#include "xds/wire/authorization.pb.h"
 
 namespace weft::xds {
 namespace {
@@ -34,6 +35,28 @@ std::string JoinErrors(const std::vector<std::string>& errors) {
     out += "; and " + std::to_string(errors.size() - kMaxErrors) + " more";
   }
   return out;
+}
+
+// Stands for a policy that could not be read and has no good version: nobody knows what it forbids,
+// so it forbids everything where it would have held. What of it can be read tells where; else its
+// name's namespace.
+std::optional<Update::Changed> DenyInstead(const std::string& name, const std::string& bytes,
+                                           const DecodeOptions& options) {
+  istio::security::Authorization read, deny;
+  deny.set_scope(istio::security::NAMESPACE);
+  if (read.ParseFromString(bytes) && istio::security::Scope_IsValid(read.scope())) {
+    deny.set_scope(read.scope());
+  }
+  const size_t slash = name.find('/');
+  deny.set_namespace_(name.substr(0, slash));
+  deny.set_name(slash == std::string::npos ? name : name.substr(slash + 1));
+  deny.set_action(istio::security::DENY);
+  deny.add_groups();  // without a rule: matches everything
+  auto out = std::make_shared<const std::string>(deny.SerializeAsString());
+  absl::StatusOr<Decoded> decoded = DecodeResource(kAuthorizationType, *out, options);
+  if (!decoded.ok() || decoded->name != name) return std::nullopt;
+  return Update::Changed{
+      .name = name, .version = "", .bytes = out, .resource = std::move(decoded->resource)};
 }
 
 }  // namespace
@@ -118,6 +141,12 @@ void AdsState::TakeOne(TypeState& type, Incoming& incoming, std::string_view nam
   if (!decoded.ok()) {
     incoming.bad.insert(key);
     incoming.errors.emplace_back(StdView(decoded.status().message()));
+    if (type_url == kAuthorizationType && !type.held.contains(key)) {
+      if (auto deny = DenyInstead(key, bytes, decode_)) {
+        type.stand_ins.insert(key);
+        incoming.stand_ins.push_back(std::move(*deny));
+      }
+    }
     return;
   }
   const uint64_t hash = XXH3_64bits(bytes.data(), bytes.size());
@@ -160,7 +189,9 @@ absl::Status AdsState::OnDelta(std::string_view bytes, Clock::time_point now) {
       continue;
     }
     // A name asked for and not there is news too, though nothing is taken away.
-    if (type.held.contains(name) || type.names.contains(name)) removed.insert(name);
+    if (type.held.contains(name) || type.stand_ins.contains(name) || type.names.contains(name)) {
+      removed.insert(name);
+    }
   }
   incoming.update.removed.assign(removed.begin(), removed.end());
   Conclude(at->first, type, std::move(incoming), response.system_version_info(), response.nonce(),
@@ -195,6 +226,9 @@ absl::Status AdsState::OnFullState(std::string_view bytes, Clock::time_point now
     for (const auto& [name, held] : type.held) {
       if (!incoming.seen.contains(name)) incoming.update.removed.push_back(name);
     }
+    for (const std::string& name : type.stand_ins) {
+      if (!incoming.seen.contains(name)) incoming.update.removed.push_back(name);
+    }
   }
   Conclude(at->first, type, std::move(incoming), response.version_info(), response.nonce(), now);
   return absl::OkStatus();
@@ -209,8 +243,14 @@ void AdsState::Conclude(const std::string& type_url, TypeState& type, Incoming i
   for (const Update::Changed& changed : incoming.update.changed) {
     type.held[changed.name] = {changed.version,
                                XXH3_64bits(changed.bytes->data(), changed.bytes->size())};
+    type.stand_ins.erase(changed.name);
   }
-  for (const std::string& name : incoming.update.removed) type.held.erase(name);
+  for (Update::Changed& deny : incoming.stand_ins)
+    incoming.update.changed.push_back(std::move(deny));
+  for (const std::string& name : incoming.update.removed) {
+    type.held.erase(name);
+    type.stand_ins.erase(name);
+  }
   type.nonce = nonce;
   type.status.updates++;
   const auto wall = std::chrono::system_clock::now();

@@ -48,6 +48,9 @@ class AdsState final {
     bool wildcard = false;
     std::set<std::string> names;
     std::map<std::string, Held> held;
+    // Policies that could not be read and have no good version: something that denies stands for
+    // them.
+    std::set<std::string> stand_ins;
     std::string version;  // of the last response accepted as a whole
     // Of the current stream.
     bool asked = false;
@@ -63,6 +66,7 @@ class AdsState final {
     Update update;
     std::set<std::string> seen, bad;
     std::vector<std::string> errors;
+    std::vector<Update::Changed> stand_ins;
     bool nameless = false;  // something in it does not even tell its name
   };
 

@@ -8,6 +8,7 @@
 #include "envoy/service/discovery/v3/discovery.pb.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "xds/wire/authorization.pb.h"
 
 namespace weft::xds {
 namespace {
@@ -102,6 +103,75 @@ TEST_F(AdsStateTest, TheFirstRequestAloneCarriesTheNode) {
   EXPECT_FALSE(requests[1].has_node());
   EXPECT_THAT(requests[0].resource_names_subscribe(), ElementsAre("*"));
   EXPECT_THAT(TakeDelta(), IsEmpty());
+}
+
+google::protobuf::Any UnreadablePolicy(const std::string& name, int scope) {
+  istio::security::Authorization proto;
+  proto.set_name(name);
+  proto.set_namespace_("shop");
+  proto.set_scope(static_cast<istio::security::Scope>(scope));
+  proto.set_action(static_cast<istio::security::Action>(7));  // of a later version
+  google::protobuf::Any out;
+  out.PackFrom(proto);
+  out.set_type_url(std::string(kAuthorizationType));
+  return out;
+}
+
+const model::Authorization& PolicyOf(const Update::Changed& changed) {
+  return *std::get<std::shared_ptr<const model::Authorization>>(changed.resource);
+}
+
+bool Denies(const model::Authorization& policy) {
+  return !model::Evaluate({&policy}, "", {.source_identity = "spiffe://td/ns/a/sa/b"}).allowed;
+}
+
+// What it forbids is not known, so everything is forbidden where it would have held.
+TEST_F(AdsStateTest, APolicyThatCannotBeReadDenies) {
+  Make(Variant::kDelta, {std::string(kAuthorizationType)});
+  TakeDelta();
+  google::protobuf::Any garbage;
+  garbage.set_type_url(std::string(kAuthorizationType));
+  garbage.set_value("\xff\xff");
+  Delta("1",
+        {{"shop/everywhere", UnreadablePolicy("everywhere", istio::security::GLOBAL)},
+         {"shop/selected", UnreadablePolicy("selected", istio::security::WORKLOAD_SELECTOR)},
+         {"shop/garbage", garbage}},
+        {}, kAuthorizationType);
+  ASSERT_EQ(updates_.back().changed.size(), 3u);
+  using Scope = model::Authorization::Scope;
+  std::map<std::string, Scope> scopes;
+  for (const Update::Changed& changed : updates_.back().changed) {
+    EXPECT_TRUE(Denies(PolicyOf(changed))) << changed.name;
+    EXPECT_EQ(PolicyOf(changed).Key(), changed.name);
+    scopes[changed.name] = PolicyOf(changed).scope;
+  }
+  EXPECT_EQ(scopes["shop/everywhere"], Scope::kGlobal);
+  EXPECT_EQ(scopes["shop/selected"], Scope::kWorkload);
+  EXPECT_EQ(scopes["shop/garbage"], Scope::kNamespace);
+  EXPECT_TRUE(TakeDelta().at(0).has_error_detail());
+
+  // It is nothing that we hold, but it goes when the server takes it away.
+  state_->OnDisconnected("test");
+  state_->OnConnected();
+  EXPECT_TRUE(TakeDelta().at(0).initial_resource_versions().empty());
+  Delta("2", {}, {"shop/garbage"}, kAuthorizationType);
+  EXPECT_THAT(updates_.back().removed, ElementsAre("shop/garbage"));
+}
+
+TEST_F(AdsStateTest, APolicyThatCannotBeReadLeavesTheLastGoodOne) {
+  Make(Variant::kStateOfTheWorld, {std::string(kAuthorizationType)});
+  TakeFull();
+  istio::security::Authorization good;
+  good.set_name("p");
+  good.set_namespace_("shop");
+  google::protobuf::Any any;
+  any.PackFrom(good);
+  any.set_type_url(std::string(kAuthorizationType));
+  Full("1", {any}, kAuthorizationType);
+  ASSERT_EQ(updates_.back().changed.size(), 1u);
+  Full("2", {UnreadablePolicy("p", istio::security::NAMESPACE)}, kAuthorizationType);
+  EXPECT_THAT(updates_.back().changed, IsEmpty());
+  EXPECT_THAT(updates_.back().removed, IsEmpty());
 }
 
 TEST_F(AdsStateTest, FullStateAckRefusalAndWhatIsMissing) {
