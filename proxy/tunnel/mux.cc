@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/tunnel/mux.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <boost/asio/experimental/awaitable_operators.hpp>
@@ -21,6 +22,14 @@ http::Limits TunnelLimits() {
           .stream_window_bytes = kStreamWindowBytes,
           .connection_window_bytes = kMaxStreams * kStreamWindowBytes,
           .max_header_list_bytes = 16 * 1024};
+}
+
+std::chrono::milliseconds UntilExpiry(std::chrono::system_clock::time_point expiry) {
+  using std::chrono::milliseconds;
+  if (expiry == std::chrono::system_clock::time_point{}) return milliseconds(0);
+  constexpr milliseconds kLongest = std::chrono::hours(24 * 30);
+  auto left = std::chrono::ceil<milliseconds>(expiry - std::chrono::system_clock::now());
+  return std::clamp(left, milliseconds(1), kLongest);
 }
 
 Mux::Mux(MuxArgs args)
@@ -68,7 +77,10 @@ Task<void> Mux::ReadLoop() {
     }
     AdmitRequests();
     Wake();
-    if (++reads == kReadsPerTurn) {
+    if (in.bytes < scratch_.size()) {  // drained: another read would only say so
+      reads = 0;
+      co_await transport_->Readable();
+    } else if (++reads == kReadsPerTurn) {
       reads = 0;
       co_await asio::post(executor_, asio::use_awaitable);
     }

@@ -33,6 +33,10 @@ inline constexpr size_t kStreamSendBytes = 128 * 1024;
 
 http::Limits TunnelLimits();
 
+// How long a connection may take new streams: until the peer's certificate ends. What a Deadline
+// takes: 0 for no end.
+std::chrono::milliseconds UntilExpiry(std::chrono::system_clock::time_point expiry);
+
 struct MuxArgs {
   asio::any_io_executor executor;
   std::unique_ptr<net::Stream> transport;

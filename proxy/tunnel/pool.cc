@@ -140,7 +140,11 @@ Task<void> TunnelPool::DialAndRun(TunnelKey key, std::shared_ptr<const model::Lo
   group.connections.push_back({&mux, std::move(dialed.peer_identity)});
   if (options_.on_connection) options_.on_connection(true);
   WakeWaiters(group, WEFT_R_NONE);
-  co_await mux.Run();
+  {
+    const net::Deadline expired(executor_, UntilExpiry(dialed.peer_expiry),
+                                [&mux] { mux.StartDrain(); });
+    co_await mux.Run();
+  }
   if (options_.on_connection) options_.on_connection(false);
   std::erase_if(group.connections, [&mux](const Group::Connection& c) { return c.mux == &mux; });
   DropIfEmpty(key);

@@ -31,7 +31,8 @@ struct TunnelKey {
 struct DialResult {
   std::unique_ptr<net::Stream> stream;  // null: `reason` says why
   Reason reason = WEFT_R_NONE;
-  std::string peer_identity;  // verified
+  std::string peer_identity;                            // verified
+  std::chrono::system_clock::time_point peer_expiry{};  // of its certificate; epoch: none
 };
 
 // Makes the mutually authenticated connection of a tunnel.

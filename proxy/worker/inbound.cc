@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "proxy/net/deadline.h"
 #include "proxy/net/pump.h"
 #include "proxy/tls/tls_stream.h"
 #include "proxy/tunnel/server.h"
@@ -111,6 +112,9 @@ Task<void> ServeInboundTunnel(WorkerState& state, InboundArgs args) {
                                           const auto& ips = args.workload->addresses;
                                           if (!ips.empty() && state.Knows(ips[0])) server.Recheck();
                                         }});
+  // Whoever comes with more after that shows a new certificate.
+  const net::Deadline expired(state.executor, tunnel::UntilExpiry(handshake.peer_expiry),
+                              [&server] { server.StartDrain(); });
   if (state.draining) server.StartDrain();
   Reason reason = co_await server.Serve();
   state.telemetry.counters.Closed(reason);

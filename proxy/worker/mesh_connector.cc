@@ -235,7 +235,8 @@ Task<tunnel::DialResult> MeshConnector::Dial(tunnel::TunnelKey key,
       state_.executor, std::move(connected.stream), context, std::move(options));
   co_return tunnel::DialResult{.stream = std::move(handshake.stream),
                                .reason = handshake.reason,
-                               .peer_identity = std::move(handshake.peer_identity)};
+                               .peer_identity = std::move(handshake.peer_identity),
+                               .peer_expiry = handshake.peer_expiry};
 }
 
 }  // namespace weft::worker

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The way to an endpoint, over real sockets and TLS: tunnels, in place, outside; and that nothing
 // falls back to plaintext.
+#include <algorithm>
+
 #include "tests/unit/proxy/worker/mesh_world.h"
 
 namespace weft::worker {
@@ -144,6 +146,34 @@ TEST_F(TwoNodes, APolicyThatComesLaterEndsConnectionsInPlace) {
   Write(*second.stream, "still");
   ASSERT_TRUE(RunUntil([&] { return allowed.accepted.size() == 1; }));
   EXPECT_EQ(Read(*allowed.accepted[0], 5), "still");
+}
+
+// Either side's: open streams go on, new ones need a new certificate.
+TEST_F(TwoNodes, TunnelsTakeNothingNewOnceTheCertificateIsOver) {
+  App& app = StartApp(b_.ip);
+  for (TestNode* node : {&a_, &b_}) {
+    SCOPED_TRACE(node->identity);
+    AddCertificate(*node, node->identity, 11, 4);
+    Publish();
+    a_.tunnels.DrainSource(kAlice, a_.ip);
+    int tunnels = a_.sockets.taken[net::SocketKind::kTunnel];
+    size_t accepted = app.accepted.size();
+    ConnectResult before = ConnectFromA(app.address());
+    ASSERT_NE(before.stream, nullptr) << ReasonName(before.reason);
+    AddCertificate(*node, node->identity, 12);
+    Publish();
+    EXPECT_EQ(a_.tunnels.List().back().draining, false);
+    ASSERT_TRUE(RunUntil([&] {
+      auto all = a_.tunnels.List();
+      return std::all_of(all.begin(), all.end(), [](const auto& t) { return t.draining; });
+    }));
+    ConnectResult after = ConnectFromA(app.address());
+    EXPECT_NE(after.stream, nullptr) << ReasonName(after.reason);
+    EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], tunnels + 2);
+    ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == accepted + 2; }));
+    Write(*before.stream, "still");
+    EXPECT_EQ(Read(*app.accepted[accepted], 5), "still");
+  }
 }
 
 // Everything that may go wrong with a tunnel: the application must never be reached in another way.

@@ -3,9 +3,9 @@
 // kernel programs. Each node serves one workload, whose address is a loopback address of its own,
 // so that its ports 15001, 15006 and 15008 are free.
 #pragma once
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <boost/asio/co_spawn.hpp>
@@ -184,8 +184,10 @@ class MeshWorld : public testing::Test {
     return result ? std::move(*result) : T();
   }
 
-  void AddCertificate(TestNode& node, const std::string& identity, uint64_t key_id) {
-    test::TestCert cert = test::MakeCert({.uris = {identity}}, &root_);
+  void AddCertificate(TestNode& node, const std::string& identity, uint64_t key_id,
+                      int64_t lifetime_seconds = 3600) {
+    test::TestCert cert =
+        test::MakeCert({.uris = {identity}, .not_after_seconds = lifetime_seconds}, &root_);
     node.signer.Add(key_id, *tls::LocalSigner::Create(io_.get_executor(), cert.key_pem()));
     auto certificate = std::make_shared<model::Certificate>();
     certificate->identity = node.identity;
