@@ -232,14 +232,15 @@ def main():
     parser.add_argument("--show", action="store_true", help="print what was observed")
     options = parser.parse_args()
     cases = [c for c in CASES if not options.only or c.name == options.only]
+    served = cases or CASES  # a refusal alone still spoils something that is there
     proxies = []
     failed = 0
     with tempfile.TemporaryDirectory(prefix="weft-conformance-") as directory:
         try:
             if options.envoy:
-                proxies.append(Proxy("envoy", cases, directory, options.xds_server, envoy_command(options.envoy)))
+                proxies.append(Proxy("envoy", served, directory, options.xds_server, envoy_command(options.envoy)))
             if options.weft:
-                proxies.append(Proxy("weft", cases, directory, options.xds_server, weft_command(options.weft, options.variant)))
+                proxies.append(Proxy("weft", served, directory, options.xds_server, weft_command(options.weft, options.variant)))
             for case in cases:
                 observed = [p.tell(case) for p in proxies]
                 good = all(o == observed[0] for o in observed) and not str(observed[0]).startswith("EXCEPTION")
