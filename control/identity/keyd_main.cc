@@ -69,7 +69,7 @@ void OnSignal(int) { g_stop = 1; }
 
 int Main(int argc, char** argv) {
   const std::optional<Flags> flags = Parse(argc, argv);
-  if (!flags) return 2;
+  if (!flags) return 64;
   ConfigureLog({.json = flags->log_json, .process = "weft-keyd"});
   (void)signal(SIGPIPE, SIG_IGN);
   (void)signal(SIGHUP, SIG_IGN);

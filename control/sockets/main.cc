@@ -122,7 +122,7 @@ void RaiseFdLimit() {
 
 int Main(int argc, char** argv) {
   const std::optional<Flags> flags = Parse(argc, argv);
-  if (!flags) return 2;
+  if (!flags) return 64;
   ConfigureLog({.json = flags->log_json, .process = "weft-sockets"});
   (void)signal(SIGPIPE, SIG_IGN);
   (void)signal(SIGHUP, SIG_IGN);
