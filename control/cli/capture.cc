@@ -140,7 +140,9 @@ void FrameCounter::CountPayload(Stream& stream, const Key& key, uint32_t sequenc
 }
 
 Capture::Capture(int fd, int stop_fd, std::string canary)
-    : fd_(fd), stop_fd_(stop_fd), counter_(std::move(canary)), thread_([this] { ReadLoop(); }) {}
+    : fd_(fd), stop_fd_(stop_fd), frame_(kFrameBytes), counter_(std::move(canary)), thread_([this] {
+        ReadLoop();
+      }) {}
 
 absl::StatusOr<std::unique_ptr<Capture>> Capture::Start(const std::string& netns,
                                                         const std::string& device,
@@ -165,22 +167,27 @@ Capture::~Capture() {
   close(stop_fd_);
 }
 
+// With mutex_ held.
+void Capture::Drain() {
+  ssize_t n;
+  while ((n = recv(fd_, frame_.data(), frame_.size(), MSG_DONTWAIT)) > 0) {
+    counter_.Count({frame_.data(), static_cast<size_t>(n)});
+  }
+}
+
 void Capture::ReadLoop() {
-  std::vector<uint8_t> frame(kFrameBytes);
   for (;;) {
     pollfd fds[2] = {{fd_, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
     if (poll(fds, 2, -1) < 0 && errno != EINTR) return;
     if (fds[1].revents != 0) return;
-    ssize_t n;
-    while ((n = recv(fd_, frame.data(), frame.size(), 0)) > 0) {
-      std::lock_guard lock(mutex_);
-      counter_.Count({frame.data(), static_cast<size_t>(n)});
-    }
+    std::lock_guard lock(mutex_);
+    Drain();
   }
 }
 
 CaptureCounts Capture::counts() {
   std::lock_guard lock(mutex_);
+  Drain();  // the thread may be behind: what was on the wire before this call counts
   tpacket_stats stats{};
   socklen_t length = sizeof stats;
   // Reading resets the kernel's counter.

@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 #include <tuple>
+#include <vector>
 
 #include "proxy/base/status.h"
 
@@ -68,13 +69,16 @@ class Capture final {
                                                         const std::string& device,
                                                         std::string canary);
   ~Capture();
+  // Of everything that crossed the device before the call.
   CaptureCounts counts();
 
  private:
   Capture(int fd, int stop_fd, std::string canary);
   void ReadLoop();
+  void Drain();
   const int fd_, stop_fd_;
   std::mutex mutex_;
+  std::vector<uint8_t> frame_;
   FrameCounter counter_;
   std::thread thread_;
 };
