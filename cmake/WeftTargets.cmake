@@ -13,10 +13,13 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1 -DNDEBUG -Wno-restrict")
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g1 -DNDEBUG")
 set(CMAKE_EXE_LINKER_FLAGS_DEV "")
 add_link_options(-fuse-ld=mold)
+# Paths below the tree are hashed relative to it, so that a fresh clone elsewhere (CI) finds what was compiled before.
 find_program(WEFT_CCACHE ccache)
 if(WEFT_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_NOHASHDIR=1 ${WEFT_CCACHE})
-  set(CMAKE_C_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_NOHASHDIR=1 ${WEFT_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}
+      ${WEFT_CCACHE})
+  set(CMAKE_C_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}
+      ${WEFT_CCACHE})
 endif()
 
 add_library(weft_options INTERFACE)
