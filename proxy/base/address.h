@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An IP address with a port, as one plain value: 16 bytes, IPv4 mapped, port in host order. Hashable, comparable, no heap.
+// An IP address with a port, as one plain value: 16 bytes, IPv4 mapped, port in host order.
+// Hashable, comparable, no heap.
 #pragma once
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -28,7 +29,8 @@ struct IpAddress {
   static std::optional<IpAddress> Parse(std::string_view text);
   // From 4 or 16 bytes in network order, as xDS carries them; nullopt for another size.
   static std::optional<IpAddress> FromBytes(std::span<const uint8_t> bytes);
-  // True if the first `prefix_length` bits agree; the length counts in the address's own family (10.0.0.0/8 is 8).
+  // True if the first `prefix_length` bits agree; the length counts in the address's own family
+  // (10.0.0.0/8 is 8).
   bool InPrefix(const IpAddress& network, unsigned prefix_length) const;
 };
 
@@ -41,7 +43,8 @@ struct SocketAddress {
   std::string ToString() const;
   static std::optional<SocketAddress> Parse(std::string_view text);
   static std::optional<SocketAddress> FromSockaddr(const sockaddr* address, socklen_t length);
-  // Fills `out` for a socket of `family` (AF_INET needs a v4 address; AF_INET6 maps it) and returns the length, 0 if impossible.
+  // Fills `out` for a socket of `family` (AF_INET needs a v4 address; AF_INET6 maps it) and returns
+  // the length, 0 if impossible.
   socklen_t ToSockaddr(int family, sockaddr_storage* out) const;
 };
 

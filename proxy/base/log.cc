@@ -93,7 +93,8 @@ void Log(LogLevel level, std::string_view message, LogFields fields) {
   if (level < Config().level) return;
   const std::string line =
       Config().json ? JsonLine(level, message, fields) : TextLine(level, message, fields);
-  // One write a line: lines of several processes on one terminal stay whole. A failed log write has nowhere to be reported.
+  // One write a line: lines of several processes on one terminal stay whole. A failed log write has
+  // nowhere to be reported.
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Log lines for people and for machines: one line each on standard error, text or JSON, with a level and key=value pairs.
-// Any thread. Never on the path of a request: what happens there is counted and leaves as an event.
+// Log lines for people and for machines: one line each on standard error, text or JSON, with a
+// level and key=value pairs. Any thread. Never on the path of a request: what happens there is
+// counted and leaves as an event.
 #pragma once
 #include <initializer_list>
 #include <string>
@@ -27,18 +28,19 @@ inline void LogWarning(std::string_view m, LogFields f = {}) { Log(LogLevel::kWa
 inline void LogError(std::string_view m, LogFields f = {}) { Log(LogLevel::kError, m, f); }
 inline void LogDebug(std::string_view m, LogFields f = {}) { Log(LogLevel::kDebug, m, f); }
 
-// Believed impossible, but survivable: aborts in checked builds, logs once and counts in release. Never on a peer's bytes.
+// Believed impossible, but survivable: aborts in checked builds, logs once and counts in release.
+// Never on a peer's bytes.
 [[gnu::cold]] void ReportBug(const char* file, int line, const char* what);
 
 }  // namespace weft
 
 #define WEFT_BUG(what) ::weft::ReportBug(__FILE__, __LINE__, (what))
 // Impossible: ends the process. Never on a peer's bytes.
-#define WEFT_CHECK(condition)                                                          \
-  do {                                                                                 \
-    if (!(condition)) [[unlikely]] {                                                   \
-      ::weft::Log(::weft::LogLevel::kError, "check failed: " #condition,               \
-                  {{"file", __FILE__}, {"line", std::to_string(__LINE__)}});           \
-      __builtin_trap();                                                                \
-    }                                                                                  \
+#define WEFT_CHECK(condition)                                                \
+  do {                                                                       \
+    if (!(condition)) [[unlikely]] {                                         \
+      ::weft::Log(::weft::LogLevel::kError, "check failed: " #condition,     \
+                  {{"file", __FILE__}, {"line", std::to_string(__LINE__)}}); \
+      __builtin_trap();                                                      \
+    }                                                                        \
   } while (false)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lets one coroutine sleep until another piece of code on the same thread wakes it. Thread: one; owns a timer that never fires.
+// Lets one coroutine sleep until another piece of code on the same thread wakes it. Thread: one;
+// owns a timer that never fires.
 #pragma once
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -8,8 +9,9 @@
 
 namespace weft {
 
-// At most one waiter. A Notify() with no waiter is remembered, so it is never lost; several count as one. Destroying a Signal
-// while a coroutine waits on it is an error of the owner: the frame that waits must end first.
+// At most one waiter. A Notify() with no waiter is remembered, so it is never lost; several count
+// as one. Destroying a Signal while a coroutine waits on it is an error of the owner: the frame
+// that waits must end first.
 class Signal final {
  public:
   explicit Signal(const asio::any_io_executor& executor)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Errors of configuration, start-up and control. Never built on the path of a request: there a Reason is the error.
+// Errors of configuration, start-up and control. Never built on the path of a request: there a
+// Reason is the error.
 #pragma once
 #include <string>
 #include <string_view>
@@ -26,11 +27,11 @@ absl::Status ErrnoStatus(int error, std::string_view what);
 #define WEFT_CONCAT_(a, b) a##b
 #define WEFT_CONCAT(a, b) WEFT_CONCAT_(a, b)
 // WEFT_RETURN_IF_ERROR(expression): returns the status from the enclosing function if it is not OK.
-#define WEFT_RETURN_IF_ERROR(expression)                                  \
-  do {                                                                    \
-    if (absl::Status weft_status_ = (expression); !weft_status_.ok()) {   \
-      return weft_status_;                                                \
-    }                                                                     \
+#define WEFT_RETURN_IF_ERROR(expression)                                \
+  do {                                                                  \
+    if (absl::Status weft_status_ = (expression); !weft_status_.ok()) { \
+      return weft_status_;                                              \
+    }                                                                   \
   } while (false)
 // WEFT_ASSIGN_OR_RETURN(lhs, expression): lhs may declare a variable.
 #define WEFT_ASSIGN_OR_RETURN(lhs, expression) \

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Coroutines as Weft uses them: Boost.Asio's awaitable on one thread's io_context. The rules are in CONTRIBUTING.md
-// ("Coroutines"): named functions only, parameters by value or references whose owner awaits the call, one co_await a statement.
+// Coroutines as Weft uses them: Boost.Asio's awaitable on one thread's io_context. The rules are in
+// CONTRIBUTING.md
+// ("Coroutines"): named functions only, parameters by value or references whose owner awaits the
+// call, one co_await a statement.
 #pragma once
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>

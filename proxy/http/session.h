@@ -91,8 +91,8 @@ class Session {
   // False: Feed() would take nothing now. Turns true by Submit*() of the end of a response, and by
   // Consume().
   virtual bool wants_input() const = 0;
-  // The peer sent FIN, and Feed() took everything before it. A response delimited by the end of the connection ends in order; anything
-  // else unfinished is reset.
+  // The peer sent FIN, and Feed() took everything before it. A response delimited by the end of the
+  // connection ends in order; anything else unfinished is reset.
   virtual void FeedEof() = 0;
   // What Feed(), FeedEof(), Submit*() and writing (kWritable) caused, in order. Valid, with all it
   // points to, until the next call of Feed(), FeedEof() or ClearEvents(); the bytes given to Feed()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a worker gets sockets from. A proxy in the mesh may not create any: weft-sockets makes and stamps them
-// (proxy/ipc/remote_sockets.h). Run alone, or in a test, it makes them itself (proxy/net/local_sockets.h).
-// Thread: the worker that owns it.
+// Where a worker gets sockets from. A proxy in the mesh may not create any: weft-sockets makes and
+// stamps them (proxy/ipc/remote_sockets.h). Run alone, or in a test, it makes them itself
+// (proxy/net/local_sockets.h). Thread: the worker that owns it.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -18,20 +18,21 @@ struct SocketRequest {
   SocketKind kind = SocketKind::kHost;
   uint32_t workload = 0;  // struct weft_workload.id; ignored for kHost
   uint32_t generation = 0;
-  int family = 0;         // AF_INET or AF_INET6
+  int family = 0;  // AF_INET or AF_INET6
 };
 
 class SocketSource {
  public:
   virtual ~SocketSource() = default;
-  // An unconnected, non-blocking TCP socket in the workload's netns; the caller owns and closes it. -1 with a reason
-  // (SOCKETS_UNAVAILABLE) if none came within a second.
+  // An unconnected, non-blocking TCP socket in the workload's netns; the caller owns and closes it.
+  // -1 with a reason (SOCKETS_UNAVAILABLE) if none came within a second.
   struct Result {
     int fd = -1;
     Reason reason = WEFT_R_NONE;
   };
   virtual Task<Result> Take(SocketRequest request) = 0;
-  // The listeners of a workload: 15001, 15006, 15008 in this order, non-blocking, listening; empty on failure.
+  // The listeners of a workload: 15001, 15006, 15008 in this order, non-blocking, listening; empty
+  // on failure.
   virtual Task<std::vector<int>> Listeners(uint32_t workload, uint32_t generation) = 0;
   // The workload is gone: closes what is kept for it.
   virtual void Forget(uint32_t /*workload*/) {}

@@ -20,7 +20,8 @@ class ClusterMap final {
   void Adopt(std::shared_ptr<const model::Snapshot> snapshot);
   // Null if the snapshot has no such cluster.
   ClusterRef Find(const std::string& name);
-  // Lets ejected endpoints return. Call about every second, and about every 100 ms while it answers that some are ejected.
+  // Lets ejected endpoints return. Call about every second, and about every 100 ms while it answers
+  // that some are ejected.
   bool Sweep(TimePoint now);
   NodeTable& table() { return table_; }
   void Clear() { clusters_.clear(); }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a worker reaches an endpoint: over an HBONE tunnel if the address is a workload of the mesh, in place if this proxy
-// serves that workload itself, in plaintext or TLS otherwise. The callers (HTTP pool, TCP path) do not know which it was.
-// Thread: the worker's. Implementation: proxy/worker/mesh_connector.h; tests have a fake.
+// How a worker reaches an endpoint: over an HBONE tunnel if the address is a workload of the mesh,
+// in place if this proxy serves that workload itself, in plaintext or TLS otherwise. The callers
+// (HTTP pool, TCP path) do not know which it was. Thread: the worker's. Implementation:
+// proxy/worker/mesh_connector.h; tests have a fake.
 #pragma once
 #include <chrono>
 #include <memory>
@@ -16,17 +17,20 @@
 namespace weft::worker {
 
 struct ConnectRequest {
-  // Who calls: the captured workload, null when the proxy runs alone. Its identity is shown to the peer.
+  // Who calls: the captured workload, null when the proxy runs alone. Its identity is shown to the
+  // peer.
   std::shared_ptr<const model::LocalWorkload> source;
-  SocketAddress client;       // the downstream's own address: what the upstream application shall see
+  SocketAddress client;  // the downstream's own address: what the upstream application shall see
   SocketAddress destination;  // the endpoint
-  std::shared_ptr<const model::Cluster> cluster;  // may be null (pass through); for connect_timeout and TLS
+  std::shared_ptr<const model::Cluster>
+      cluster;  // may be null (pass through); for connect_timeout and TLS
 };
 
 struct ConnectResult {
   std::unique_ptr<net::Stream> stream;  // null: `reason` says why
   Reason reason = WEFT_R_NONE;
-  // POLICY_DENIED and POLICY_DEFAULT_DENIED: "namespace/name" of the policy where the peer told it, else empty.
+  // POLICY_DENIED and POLICY_DEFAULT_DENIED: "namespace/name" of the policy where the peer told it,
+  // else empty.
   std::string policy;
   std::string peer_identity;  // verified SPIFFE id of the upstream; empty: plaintext
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Clusters and endpoints as the proxy uses them: validated by xds/decode, immutable afterwards. Names follow Envoy's v3 API,
-// defaults too (facts: mesh.md 4.8). No thread: plain values shared by shared_ptr<const>.
+// Clusters and endpoints as the proxy uses them: validated by xds/decode, immutable afterwards.
+// Names follow Envoy's v3 API, defaults too (facts: mesh.md 4.8). No thread: plain values shared by
+// shared_ptr<const>.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -55,12 +56,12 @@ struct CircuitBreaker {  // of the default priority
 };
 
 struct OutlierDetection {
-  uint32_t consecutive_5xx = 5;         // 0: off
+  uint32_t consecutive_5xx = 5;  // 0: off
   uint32_t enforcing_consecutive_5xx_percent = 100;
-  Milliseconds interval{10000};         // how often ejected endpoints are looked at for return
+  Milliseconds interval{10000};  // how often ejected endpoints are looked at for return
   Milliseconds base_ejection_time{30000};
   Milliseconds max_ejection_time{300000};
-  uint32_t max_ejection_percent = 10;   // at least one endpoint may always be ejected
+  uint32_t max_ejection_percent = 10;  // at least one endpoint may always be ejected
   bool operator==(const OutlierDetection&) const = default;
 };
 
@@ -68,7 +69,7 @@ enum class LbPolicy : uint8_t { kRoundRobin, kLeastRequest, kRandom, kOriginalDs
 enum class HttpVersion : uint8_t { kHttp1, kHttp2, kSameAsDownstream };
 enum class DiscoveryType : uint8_t { kStatic, kEds, kOriginalDst };
 
-struct UpstreamTls {       // plain TLS to something outside the mesh; HBONE is not configured here
+struct UpstreamTls {  // plain TLS to something outside the mesh; HBONE is not configured here
   std::string sni;
   std::string validation_context;  // SDS name or empty: no verification is not offered
   bool operator==(const UpstreamTls&) const = default;
@@ -77,8 +78,8 @@ struct UpstreamTls {       // plain TLS to something outside the mesh; HBONE is 
 struct Cluster {
   std::string name;
   DiscoveryType type = DiscoveryType::kStatic;
-  std::string eds_name;              // EDS: service name, defaults to name
-  std::vector<Endpoint> endpoints;   // static clusters
+  std::string eds_name;             // EDS: service name, defaults to name
+  std::vector<Endpoint> endpoints;  // static clusters
   LbPolicy lb = LbPolicy::kRoundRobin;
   uint32_t least_request_choices = 2;
   Milliseconds connect_timeout{5000};

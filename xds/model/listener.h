@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Listeners: chosen by original destination in the mesh, bound to their address when the proxy runs alone.
+// Listeners: chosen by original destination in the mesh, bound to their address when the proxy runs
+// alone.
 #pragma once
 #include <memory>
 #include <optional>
@@ -36,9 +37,11 @@ struct TcpFilterChain {
 struct Listener {
   std::string name;
   std::optional<SocketAddress> address;  // port 0 in a mesh listener: every port of that ip
-  bool use_original_dst = false;         // Envoy's virtual outbound: the other listeners are chosen by original destination
-  bool bind_to_port = true;              // false: reached by original destination only
-  // Chosen per connection: with both, the first bytes decide (HTTP/1, HTTP/2 preface, else TCP). One: that one.
+  bool use_original_dst =
+      false;  // Envoy's virtual outbound: the other listeners are chosen by original destination
+  bool bind_to_port = true;  // false: reached by original destination only
+  // Chosen per connection: with both, the first bytes decide (HTTP/1, HTTP/2 preface, else TCP).
+  // One: that one.
   std::optional<HttpFilterChain> http;
   std::optional<TcpFilterChain> tcp;
   bool operator==(const Listener&) const = default;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Route configurations as decoded: what a request is matched against and what happens to it. proxy/route compiles them.
+// Route configurations as decoded: what a request is matched against and what happens to it.
+// proxy/route compiles them.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -63,7 +64,7 @@ enum RetryOn : uint32_t {
 struct RetryPolicy {
   uint32_t retry_on = 0;
   uint32_t num_retries = 1;
-  Milliseconds per_try_timeout{0};   // 0: none
+  Milliseconds per_try_timeout{0};  // 0: none
   Milliseconds base_interval{25};
   Milliseconds max_interval{250};
   std::vector<uint32_t> status_codes;
@@ -92,8 +93,8 @@ struct Forward {
   std::vector<WeightedCluster> clusters;  // one: no split. Weights sum > 0
   std::optional<std::string> prefix_rewrite;
   std::optional<std::string> host_rewrite;
-  Milliseconds timeout{15000};            // 0: none. Until the response is complete
-  Milliseconds idle_timeout{300000};      // 0: none
+  Milliseconds timeout{15000};        // 0: none. Until the response is complete
+  Milliseconds idle_timeout{300000};  // 0: none
   std::optional<RetryPolicy> retry;
   uint64_t retry_buffer_bytes = 64 * 1024;  // requests with larger bodies are not replayed
   bool operator==(const Forward&) const = default;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything the data path may know at one moment, immutable. Built on the xDS thread, adopted by a worker between two events,
-// so a request sees one snapshot from start to end. Unchanged parts are shared between snapshots.
+// Everything the data path may know at one moment, immutable. Built on the xDS thread, adopted by a
+// worker between two events, so a request sees one snapshot from start to end. Unchanged parts are
+// shared between snapshots.
 #pragma once
 #include <memory>
 #include <string>

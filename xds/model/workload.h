@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who is where (Istio's workload API) and who may talk to whom on L4 (Istio's authorization API), decoded.
+// Who is where (Istio's workload API) and who may talk to whom on L4 (Istio's authorization API),
+// decoded.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -16,7 +17,7 @@ struct Workload {
   std::string name, namespace_name, service_account, trust_domain, node, cluster_id, network;
   std::string canonical_name, canonical_revision, workload_name;
   std::vector<IpAddress> addresses;
-  bool hbone = false;          // tunnel_protocol HBONE: reached at pod:15008
+  bool hbone = false;  // tunnel_protocol HBONE: reached at pod:15008
   bool healthy = true;
   bool host_network = false;
   Locality locality;
@@ -74,7 +75,8 @@ struct Authorization {
   enum class Action : uint8_t { kAllow, kDeny } action = Action::kAllow;
   bool dry_run = false;
   std::string name, namespace_name;
-  // OR of groups; a group is an AND of rules; a rule is an OR of matches; fields of a match are AND'd, values OR'd.
+  // OR of groups; a group is an AND of rules; a rule is an OR of matches; fields of a match are
+  // AND'd, values OR'd.
   std::vector<std::vector<std::vector<Match>>> groups;
   std::string Key() const { return namespace_name + "/" + name; }
   bool operator==(const Authorization&) const = default;
@@ -95,7 +97,7 @@ struct LocalWorkload {
 struct Certificate {
   std::string identity;
   uint64_t key_id = 0;
-  std::vector<std::string> chain;  // DER, leaf first
+  std::vector<std::string> chain;         // DER, leaf first
   int64_t not_before = 0, not_after = 0;  // seconds since the epoch
   bool operator==(const Certificate&) const = default;
 };
