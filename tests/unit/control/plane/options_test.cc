@@ -64,8 +64,7 @@ TEST(Options, EachErrorNamesItsFlag) {
 }
 
 TEST(Docs, TheAnnotationTableIsTheSourcesOwn) {
-  std::ifstream file(std::filesystem::path(__FILE__).parent_path() /
-                     "../../../../docs/manifests.md");
+  std::ifstream file(std::filesystem::path(WEFT_SOURCE_DIR) / "docs/manifests.md");
   std::stringstream text;
   text << file.rdbuf();
   EXPECT_THAT(text.str(), HasSubstr(AnnotationTable()))

@@ -559,7 +559,7 @@ TEST(Translate, StrictDeniesPlaintextAndTheNarrowestCounts) {
 }
 
 std::string DemoFolder() {
-  return std::filesystem::path(__FILE__).parent_path() / "../../../../deploy/demo/manifests";
+  return std::filesystem::path(WEFT_SOURCE_DIR) / "deploy/demo/manifests";
 }
 
 TEST(Demo, ItsManifestsGiveWhatItsReadmeSays) {
