@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_format.h"
+#include "control/bpf/address.h"
 #include "proxy/base/reason.h"
 #include "proxy/base/status.h"
 
@@ -15,13 +16,6 @@ namespace weft::agent {
 namespace {
 
 using nlohmann::json;
-
-SocketAddress FromAbi(const weft_addr& address) {
-  SocketAddress out;
-  memcpy(out.ip.bytes.data(), address.ip, sizeof address.ip);
-  out.port = ntohs(address.port_be);
-  return out;
-}
 
 bool IsZero(const weft_addr& address) {
   static constexpr weft_addr kZero{};
@@ -67,7 +61,7 @@ bool IsRefusal(uint32_t reason) {
 
 json EndOf(const weft_addr& address, uint32_t workload, uint32_t identity,
            const EventNames& names) {
-  const SocketAddress socket_address = FromAbi(address);
+  const SocketAddress socket_address = bpf::FromKernel(address);
   json out = {{"address", socket_address.ToString()}};
   std::string name;
   if (workload != 0 && names.local_workload) name = names.local_workload(workload);
@@ -105,7 +99,7 @@ std::string FormatEvent(const weft_event& event, const EventNames& names,
               {"destination", EndOf(event.destination, event.destination_workload,
                                     event.destination_identity, names)}};
   if (!IsZero(event.picked)) {
-    const SocketAddress picked = FromAbi(event.picked);
+    const SocketAddress picked = bpf::FromKernel(event.picked);
     out["picked"] = picked.ToString();
     const model::Workload* workload =
         names.snapshot == nullptr ? nullptr : names.snapshot->FindWorkload(picked.ip);

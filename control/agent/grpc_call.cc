@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "proxy/base/status.h"
+#include "proxy/http/grpc_frame.h"
 #include "proxy/http/session.h"
 #include "proxy/net/deadline.h"
 #include "proxy/net/io.h"
@@ -14,14 +15,6 @@ namespace {
 
 constexpr std::chrono::seconds kTimeout{15};
 constexpr size_t kMaxAnswerBytes = 1u << 20;  // certificate chains are a few KiB
-constexpr size_t kFrameHeaderBytes = 5;       // gRPC: compressed flag, length
-
-std::string Frame(const std::string& message) {
-  const auto n = static_cast<uint32_t>(message.size());
-  std::string out(kFrameHeaderBytes, '\0');
-  for (int i = 0; i < 4; ++i) out[1 + i] = static_cast<char>(n >> (24 - 8 * i));
-  return out + message;
-}
 
 // What has arrived of the answer.
 struct Answer {
@@ -48,15 +41,15 @@ absl::StatusOr<std::string> Answer::Result() const {
     if (*grpc_status == "7" || *grpc_status == "16") return absl::PermissionDeniedError(text);
     return absl::UnavailableError(text);
   }
-  if (body.size() < kFrameHeaderBytes || body[0] != 0) {
+  if (body.size() < http::kGrpcPrefixBytes || body[0] != 0) {
     return absl::DataLossError("no uncompressed gRPC message in the answer");
   }
   uint32_t length = 0;
   for (int i = 1; i < 5; ++i) length = length << 8 | static_cast<uint8_t>(body[i]);
-  if (length != body.size() - kFrameHeaderBytes) {
+  if (length != body.size() - http::kGrpcPrefixBytes) {
     return absl::DataLossError("the answer is cut or holds several messages");
   }
-  return body.substr(kFrameHeaderBytes);
+  return body.substr(http::kGrpcPrefixBytes);
 }
 
 void TakeEvents(http::Session& session, Answer* answer) {
@@ -110,7 +103,8 @@ void Submit(http::Session& session, const GrpcCall& call) {
   head.headers.Add("te", "trailers");
   for (const auto& [name, value] : call.metadata) head.headers.Add(name, value);
   const http::StreamId id = session.SubmitRequest(head, /*end_stream=*/false);
-  const std::string frame = Frame(call.message);
+  std::string frame;
+  http::EncodeGrpcMessage(call.message, &frame);
   session.SubmitData(id, {reinterpret_cast<const uint8_t*>(frame.data()), frame.size()},
                      /*end_stream=*/true);
 }

@@ -50,14 +50,6 @@ bssl::UniquePtr<BIO> MemoryBio(const std::string& text) {
   return bssl::UniquePtr<BIO>(BIO_new_mem_buf(text.data(), static_cast<ossl_ssize_t>(text.size())));
 }
 
-bssl::UniquePtr<EVP_PKEY> MakeP256() {
-  bssl::UniquePtr<EC_KEY> ec(EC_KEY_new_by_curve_name(NID_X9_62_prime256v1));
-  bssl::UniquePtr<EVP_PKEY> pkey(EVP_PKEY_new());
-  if (!ec || !pkey || !EC_KEY_generate_key(ec.get()) || !EVP_PKEY_set1_EC_KEY(pkey.get(), ec.get()))
-    return nullptr;
-  return pkey;
-}
-
 bool IsP256(const EVP_PKEY* key) {
   if (key == nullptr || EVP_PKEY_id(key) != EVP_PKEY_EC) return false;
   const EC_KEY* ec = EVP_PKEY_get0_EC_KEY(key);

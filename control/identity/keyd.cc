@@ -57,14 +57,6 @@ bool Parse(std::span<const uint8_t> packet, Parsed* out) {
   return true;
 }
 
-bssl::UniquePtr<EVP_PKEY> MakeP256() {
-  bssl::UniquePtr<EC_KEY> ec(EC_KEY_new_by_curve_name(NID_X9_62_prime256v1));
-  bssl::UniquePtr<EVP_PKEY> pkey(EVP_PKEY_new());
-  if (!ec || !pkey || !EC_KEY_generate_key(ec.get()) || !EVP_PKEY_set1_EC_KEY(pkey.get(), ec.get()))
-    return nullptr;
-  return pkey;
-}
-
 // A PEM CSR with `identity` as its only name; empty on failure.
 std::string MakeCsr(EVP_PKEY* pkey, std::string_view identity) {
   bssl::UniquePtr<X509_REQ> csr(X509_REQ_new());

@@ -2,6 +2,7 @@
 #include "control/identity/x509_build.h"
 
 #include <openssl/asn1.h>
+#include <openssl/ec_key.h>
 #include <openssl/nid.h>
 #include <openssl/x509v3.h>
 
@@ -53,6 +54,14 @@ std::string BioText(BIO* bio) {
   size_t length = 0;
   if (!BIO_mem_contents(bio, &bytes, &length)) return "";
   return {reinterpret_cast<const char*>(bytes), length};
+}
+
+bssl::UniquePtr<EVP_PKEY> MakeP256() {
+  bssl::UniquePtr<EC_KEY> ec(EC_KEY_new_by_curve_name(NID_X9_62_prime256v1));
+  bssl::UniquePtr<EVP_PKEY> pkey(EVP_PKEY_new());
+  if (!ec || !pkey || !EC_KEY_generate_key(ec.get()) || !EVP_PKEY_set1_EC_KEY(pkey.get(), ec.get()))
+    return nullptr;
+  return pkey;
 }
 
 }  // namespace weft::identity

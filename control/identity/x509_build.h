@@ -3,6 +3,7 @@
 // Pure.
 #pragma once
 #include <openssl/bio.h>
+#include <openssl/evp.h>
 #include <openssl/x509.h>
 
 #include <string>
@@ -17,6 +18,8 @@ struct SanNames {
 
 // Null if there is no memory or a name is empty.
 bssl::UniquePtr<X509_EXTENSION> MakeSanExtension(const SanNames& names, bool critical);
+// A new P-256 key; null if there is no memory.
+bssl::UniquePtr<EVP_PKEY> MakeP256();
 // What a memory BIO holds.
 std::string BioText(BIO* bio);
 
