@@ -31,17 +31,22 @@ std::string TimeText(int64_t wall_ns) {
   return absl::StrFormat("%s.%06dZ", text, (wall_ns % 1'000'000'000) / 1000);
 }
 
+// Without a default: the compiler names the kind that is missing. The number comes from a ring
+// buffer, so that it may be none of them.
 const char* KindName(uint32_t kind) {
-  switch (kind) {
+  switch (static_cast<weft_event_kind>(kind)) {
     case WEFT_EVENT_CONNECT:
       return "connect";
     case WEFT_EVENT_ACCEPT:
       return "accept";
     case WEFT_EVENT_CLOSE:
       return "close";
-    default:
-      return "unknown";
+    case WEFT_EVENT_BIND:
+      return "bind";
+    case WEFT_EVENT_LEARN:
+      return "learn";
   }
+  return "unknown";
 }
 
 bool IsRefusal(uint32_t reason) {

@@ -65,6 +65,18 @@ TEST(FormatEvent, NamesWhoWhatAndWhy) {
   EXPECT_FALSE(json.contains("sent_bytes"));
 }
 
+TEST(FormatEvent, EveryKindHasItsName) {
+  const std::pair<weft_event_kind, const char*> kinds[] = {{WEFT_EVENT_CONNECT, "connect"},
+                                                           {WEFT_EVENT_ACCEPT, "accept"},
+                                                           {WEFT_EVENT_CLOSE, "close"},
+                                                           {WEFT_EVENT_BIND, "bind"}};
+  for (const auto& [kind, name] : kinds) {
+    weft_event event = Denied();
+    event.kind = kind;
+    EXPECT_EQ(nlohmann::json::parse(FormatEvent(event, EventNames{}, 0))["kind"], name);
+  }
+}
+
 TEST(FormatEvent, IsOneLineOfJsonWhateverAProcessCallsItself) {
   weft_event event = Denied();
   memcpy(event.comm, "\xff\"\n\\{}evil-name!", sizeof event.comm);  // no terminator either
