@@ -70,8 +70,8 @@ Finding Capabilities() {
   return {missing.empty(), missing.empty() ? "all held" : missing};
 }
 
-// A link attached to nothing: a kernel that knows the attach type answers something else than
-// EINVAL.
+// A link to an interface that does not exist: a kernel that knows the attach type complains of the
+// interface (ENODEV), an older one of the attach type (EINVAL).
 Finding Tcx() {
   bpf_insn code[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 0},
                      {.code = BPF_JMP | BPF_EXIT}};
@@ -81,7 +81,8 @@ Finding Tcx() {
   constexpr int kNoInterface = 0x7ffffffe;
   const UniqueFd link(bpf_link_create(program.get(), kNoInterface, BPF_TCX_INGRESS, nullptr));
   const int error = link.ok() ? 0 : errno;
-  return {error == ENODEV || error == 0, std::string("tcx link: ") + strerror(error)};
+  if (error == ENODEV || error == 0) return {true, "a tcx link is refused only for its interface"};
+  return {false, std::string("tcx link: ") + strerror(error)};
 }
 
 Finding SockmapLink() {

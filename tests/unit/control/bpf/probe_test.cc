@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -42,6 +44,21 @@ TEST_F(Paths, AnOrdinaryFolderIsNoCgroup) {
   EXPECT_THAT(std::string(CheckCgroup2(path_ + "/gone").message()), HasSubstr("No such file"));
   const auto root = FindCgroup2Root();
   EXPECT_TRUE(!root.ok() || CheckCgroup2(*root).ok());
+}
+
+// What `weft check` says of a feature that is there must not read like a failure: a probe that is
+// answered with an errno it hoped for says what that means.
+TEST(ProbeFeatures, WhatIsThereIsNotDescribedByAnError) {
+  size_t present = 0;
+  for (const Feature& feature : ProbeFeatures()) {
+    if (!feature.present) continue;
+    ++present;
+    for (const int error : {ENODEV, EINVAL, ENOENT, EPERM, EBADF, 0}) {
+      EXPECT_THAT(feature.detail, testing::Not(HasSubstr(strerror(error)))) << feature.name;
+    }
+  }
+  if (geteuid() != 0) GTEST_SKIP() << "only root can try the features of the kernel";
+  EXPECT_GT(present, 5u);
 }
 
 }  // namespace
