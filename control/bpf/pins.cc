@@ -95,9 +95,9 @@ absl::Status CheckAbi(const PinPaths& paths) {
   }
   // 0: an earlier start was interrupted before it wrote anything.
   if (config.abi != 0 && config.abi != WEFT_ABI) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(paths.maps, " has ABI ", config.abi, ", this program has ABI ", WEFT_ABI,
-                     ": run `weft uninstall` with the version that made them"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        paths.maps, " has ABI ", config.abi, ", this program has ABI ", WEFT_ABI,
+        ": start weft-agent --unload-on-exit of the version that made them, and stop it"));
   }
   return absl::OkStatus();
 }
