@@ -10,6 +10,7 @@
 #include "xds/model/authorization.h"
 #include "xds/model/cluster.h"
 #include "xds/model/listener.h"
+#include "xds/model/network_policy.h"
 #include "xds/model/route.h"
 #include "xds/model/workload.h"
 
@@ -23,13 +24,15 @@ struct Snapshot {
   Named<Listener> listeners;
   Named<RouteConfiguration> routes;
   Named<Cluster> clusters;
-  Named<Endpoints> endpoints;            // by EDS name
-  Named<Workload> workloads;             // by uid
-  Named<Service> services;               // by namespace/hostname
-  Named<Authorization> authorizations;   // by namespace/name
-  Named<LocalWorkload> local_workloads;  // by uid
-  Named<Certificate> certificates;       // by identity
-  Named<TrustBundle> trust_bundles;      // by trust domain
+  Named<Endpoints> endpoints;             // by EDS name
+  Named<Workload> workloads;              // by uid
+  Named<Service> services;                // by namespace/hostname
+  Named<Authorization> authorizations;    // by namespace/name
+  Named<NetworkPolicy> network_policies;  // by namespace/name; the agent's alone
+  Named<ProcessPolicy> process_policies;  // by namespace/name; the agent's alone
+  Named<LocalWorkload> local_workloads;   // by uid
+  Named<Certificate> certificates;        // by identity
+  Named<TrustBundle> trust_bundles;       // by trust domain
   // Index, made by Finish().
   std::unordered_map<IpAddress, std::shared_ptr<const Workload>, AddressHash> workload_by_ip;
 
