@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <charconv>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <optional>
@@ -15,6 +14,7 @@
 #include "control/identity/keyd_server.h"
 #include "proxy/base/log.h"
 #include "proxy/ipc/fd_passing.h"
+#include "proxy/ipc/packet_server.h"
 
 namespace weft::identity {
 namespace {
@@ -64,20 +64,11 @@ std::optional<Flags> Parse(int argc, char** argv) {
   return std::nullopt;
 }
 
-volatile sig_atomic_t g_stop = 0;
-void OnSignal(int) { g_stop = 1; }
-
 int Main(int argc, char** argv) {
   const std::optional<Flags> flags = Parse(argc, argv);
   if (!flags) return 64;
   ConfigureLog({.json = flags->log_json, .process = "weft-keyd"});
-  (void)signal(SIGPIPE, SIG_IGN);
-  (void)signal(SIGHUP, SIG_IGN);
-  struct sigaction stop{};
-  stop.sa_handler = OnSignal;  // without SA_RESTART: poll() returns
-  (void)sigaction(SIGTERM, &stop, nullptr);
-  (void)sigaction(SIGINT, &stop, nullptr);
-
+  ipc::WatchStopSignals();
   const uid_t starter = geteuid();
   const int listener = ipc::ListenPackets(flags->control, 0600);
   if (listener < 0) {
@@ -90,7 +81,7 @@ int Main(int argc, char** argv) {
   }
   KeydServer server(listener, starter);
   LogInfo("ready", {{"path", flags->control}, {"uid", std::to_string(flags->uid)}});
-  while (g_stop == 0) server.Turn(-1);
+  while (!ipc::StopRequested()) server.Turn(-1);
   return 0;
 }
 

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // weft-sockets: makes and stamps every socket a proxy uses. Root, one thread, outlives the agent.
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <optional>
@@ -16,6 +14,8 @@
 #include "control/bpf/sockets_maps.h"
 #include "control/sockets/server.h"
 #include "proxy/base/log.h"
+#include "proxy/ipc/fd_passing.h"
+#include "proxy/ipc/packet_server.h"
 
 namespace weft::sockets {
 namespace {
@@ -110,9 +110,6 @@ class MapStamper final : public Stamper {
   std::optional<bpf::SocketMaps> maps_;
 };
 
-volatile sig_atomic_t g_stop = 0;
-void OnSignal(int) { g_stop = 1; }
-
 void RaiseFdLimit() {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
@@ -124,12 +121,7 @@ int Main(int argc, char** argv) {
   const std::optional<Flags> flags = Parse(argc, argv);
   if (!flags) return 64;
   ConfigureLog({.json = flags->log_json, .process = "weft-sockets"});
-  (void)signal(SIGPIPE, SIG_IGN);
-  (void)signal(SIGHUP, SIG_IGN);
-  struct sigaction stop{};
-  stop.sa_handler = OnSignal;  // without SA_RESTART: poll() returns
-  (void)sigaction(SIGTERM, &stop, nullptr);
-  (void)sigaction(SIGINT, &stop, nullptr);
+  ipc::WatchStopSignals();
   (void)prctl(PR_SET_DUMPABLE, 0);
   RaiseFdLimit();
 
@@ -155,7 +147,7 @@ int Main(int argc, char** argv) {
   MapStamper stamper(flags->bpffs, flags->node);
   Server server(std::move(*netns), stamper, listener, 0);
   LogInfo("ready", {{"path", path}, {"cgroup", flags->cgroup}});
-  while (g_stop == 0) server.Turn(-1);
+  while (!ipc::StopRequested()) server.Turn(-1);
   (void)unlink(path.c_str());
   LogInfo("stopped", {{"workloads", std::to_string(server.workload_count())}});
   return 0;

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/sockets/server.h"
 
-#include <fcntl.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "proxy/base/log.h"
+#include "proxy/ipc/fd_passing.h"
 
 namespace weft::sockets {
 
@@ -21,7 +19,6 @@ using ipc::SocketsRequest;
 namespace {
 
 constexpr uint16_t kPorts[] = {WEFT_PORT_OUTBOUND, WEFT_PORT_INBOUND, WEFT_PORT_HBONE};
-constexpr size_t kMaxChannels = 1024;    // proxies' workers of one node, and then some
 constexpr size_t kMaxWorkloads = 16384;  // each holds four descriptors
 
 void CloseAll(std::vector<int>& fds) {
@@ -45,53 +42,14 @@ SocketsAnswer Failed(const absl::Status& status, std::string_view what, uint32_t
 Server::Server(NetnsSockets netns, Stamper& stamper, int control_listener, uint32_t control_uid)
     : netns_(std::move(netns)),
       stamper_(stamper),
-      control_listener_(control_listener),
-      control_uid_(control_uid) {}
+      channels_(control_listener, control_uid,
+                [this](ipc::PacketServer::Channel& channel) { return Serve(channel); }) {}
 
 Server::~Server() {
-  for (const Channel& channel : channels_) (void)close(channel.fd);
   for (auto& [id, workload] : workloads_) Drop(id, workload);
-  (void)close(control_listener_);
 }
 
-void Server::Turn(int timeout_ms) {
-  std::vector<pollfd> polled;
-  polled.push_back({.fd = control_listener_, .events = POLLIN, .revents = 0});
-  for (const Channel& channel : channels_)
-    polled.push_back({.fd = channel.fd, .events = POLLIN, .revents = 0});
-  if (poll(polled.data(), polled.size(), timeout_ms) <= 0) return;
-  // Backwards, because serving may remove a channel; those added meanwhile are behind the end of
-  // `polled`.
-  for (size_t i = polled.size() - 1; i > 0; --i) {
-    if (polled[i].revents != 0 && !ServeChannel(channels_[i - 1])) CloseChannel(i - 1);
-  }
-  if (polled[0].revents != 0) Accept();
-}
-
-void Server::Accept() {
-  const int fd = accept4(control_listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  if (fd < 0) return;
-  const int64_t uid = ipc::PeerUid(fd);
-  if (uid != static_cast<int64_t>(control_uid_) || channels_.size() >= kMaxChannels) {
-    LogWarning("control connection refused", {{"uid", std::to_string(uid)}});
-    (void)close(fd);
-    return;
-  }
-  channels_.push_back({.fd = fd, .control = true});
-}
-
-void Server::CloseChannel(size_t index) {
-  const Channel gone = channels_[index];
-  (void)close(gone.fd);
-  channels_.erase(channels_.begin() + static_cast<ptrdiff_t>(index));
-  if (gone.control) return;
-  const bool last = std::ranges::none_of(
-      channels_, [&](const Channel& c) { return !c.control && c.tenant == gone.tenant; });
-  if (last)
-    LogWarning("the last proxy of a tenant is gone", {{"tenant", std::to_string(gone.tenant)}});
-}
-
-bool Server::ServeChannel(const Channel& channel) {
+bool Server::Serve(const ipc::PacketServer::Channel& channel) {
   uint8_t buffer[sizeof(SocketsRequest) + 1];
   ipc::ReceivedPacket packet = ipc::ReceivePacket(channel.fd, buffer);
   if (packet.error != 0) return packet.error == EAGAIN;
@@ -103,22 +61,17 @@ bool Server::ServeChannel(const Channel& channel) {
     CloseAll(packet.fds);
     return false;
   }
-  const Channel copy = channel;  // handling may add a channel and move ours
-  Reply reply = Handle(copy, request, packet.fds);
+  Reply reply =
+      channel.control ? HandleControl(request, packet.fds) : HandleTenant(channel.tenant, request);
   CloseAll(packet.fds);
   reply.answer.version = ipc::kSocketsVersion;
   reply.answer.id = request.id;
   reply.answer.count = static_cast<uint32_t>(reply.fds.size());
   const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(&reply.answer),
                                        sizeof reply.answer);
-  const int error = ipc::SendPacket(copy.fd, bytes, reply.fds);
+  const int error = ipc::SendPacket(channel.fd, bytes, reply.fds);
   if (!reply.keep) CloseAll(reply.fds);
   return error == 0;  // EAGAIN too: who lets 200 answers pile up is broken
-}
-
-Server::Reply Server::Handle(const Channel& channel, const SocketsRequest& request,
-                             std::vector<int>& fds) {
-  return channel.control ? HandleControl(request, fds) : HandleTenant(channel.tenant, request);
 }
 
 Server::Reply Server::HandleControl(const SocketsRequest& request, std::vector<int>& fds) {
@@ -132,8 +85,11 @@ Server::Reply Server::HandleControl(const SocketsRequest& request, std::vector<i
       workloads_.erase(found);
       return {};
     }
-    case SocketsOp::kNewChannel:
-      return NewChannel(request.tenant);
+    case SocketsOp::kNewChannel: {
+      const int fd = channels_.NewChannel(request.tenant);
+      if (fd < 0) return {.answer = Error(-fd)};
+      return {.fds = {fd}};
+    }
     case SocketsOp::kListWorkloads:
       return {.answer = {.value = workloads_.size()}};
     default:
@@ -187,15 +143,6 @@ Server::Reply Server::AddWorkload(const SocketsRequest& request, std::vector<int
                                   .listeners = {}};
   fds.clear();  // ours now
   return {};
-}
-
-Server::Reply Server::NewChannel(uint32_t tenant) {
-  if (channels_.size() >= kMaxChannels) return {.answer = Error(ENOSPC)};
-  const ipc::FdPair pair = ipc::MakeSeqpacketPair();
-  if (pair.a < 0) return {.answer = Error(EMFILE)};
-  (void)fcntl(pair.a, F_SETFL, O_NONBLOCK);  // who does not read its answers must not hold us
-  channels_.push_back({.fd = pair.a, .control = false, .tenant = tenant});
-  return {.fds = {pair.b}};
 }
 
 absl::Status Server::MakeListener(uint32_t id, Workload& workload, uint16_t port) {

@@ -14,7 +14,7 @@
 #include "bpf/abi.h"
 #include "control/sockets/netns_sockets.h"
 #include "proxy/base/status.h"
-#include "proxy/ipc/fd_passing.h"
+#include "proxy/ipc/packet_server.h"
 #include "proxy/ipc/sockets_protocol.h"
 
 namespace weft::sockets {
@@ -38,9 +38,9 @@ class Server final {
   Server& operator=(const Server&) = delete;
 
   // One turn: waits at most `timeout_ms` (-1: for ever) and serves what is there.
-  void Turn(int timeout_ms);
+  void Turn(int timeout_ms) { channels_.Turn(timeout_ms); }
   size_t workload_count() const { return workloads_.size(); }
-  size_t channel_count() const { return channels_.size(); }
+  size_t channel_count() const { return channels_.channel_count(); }
 
  private:
   struct Workload {
@@ -50,36 +50,25 @@ class Server final {
     uint64_t netns_inode = 0;
     std::vector<int> listeners;  // 15001, 15006, 15008; empty until asked for
   };
-  struct Channel {
-    int fd = -1;
-    bool control = false;
-    uint32_t tenant = 0;
-  };
   struct Reply {
     ipc::SocketsAnswer answer;
     std::vector<int> fds;
     bool keep = false;  // fds stay ours after sending (listeners)
   };
 
-  void Accept();
-  bool ServeChannel(const Channel& channel);
-  Reply Handle(const Channel& channel, const ipc::SocketsRequest& request, std::vector<int>& fds);
+  bool Serve(const ipc::PacketServer::Channel& channel);
   Reply HandleControl(const ipc::SocketsRequest& request, std::vector<int>& fds);
   Reply HandleTenant(uint32_t tenant, const ipc::SocketsRequest& request);
   Reply AddWorkload(const ipc::SocketsRequest& request, std::vector<int>& fds);
-  Reply NewChannel(uint32_t tenant);
   Reply Listeners(uint32_t id, Workload& workload);
   Reply Sockets(int netns_fd, weft_role role, const ipc::SocketsRequest& request);
   absl::Status MakeListener(uint32_t id, Workload& workload, uint16_t port);
   void Drop(uint32_t id, Workload& workload);
-  void CloseChannel(size_t index);
 
   NetnsSockets netns_;
   Stamper& stamper_;
-  int control_listener_;
-  uint32_t control_uid_;
   std::map<uint32_t, Workload> workloads_;
-  std::vector<Channel> channels_;
+  ipc::PacketServer channels_;
 };
 
 }  // namespace weft::sockets
