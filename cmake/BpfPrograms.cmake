@@ -6,7 +6,7 @@ find_program(WEFT_BPF_STRIP NAMES llvm-strip-19 REQUIRED)
 
 function(weft_bpf_objects target)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS *.bpf.c)
-  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS *.h ${CMAKE_SOURCE_DIR}/bpf/*.h)
   set(assembly "")
   set(objects "")
   foreach(source ${sources})
