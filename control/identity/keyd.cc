@@ -110,6 +110,7 @@ struct Keyd::Core {
   uint64_t next_key_id = 1;
   uint64_t signatures = 0;
   uint64_t refused = 0;
+  uint64_t too_often = 0;
 
   Answer Sign(uint32_t tenant, const Parsed& in);
   Answer Generate(const Parsed& in);
@@ -160,6 +161,7 @@ Keyd::Answer Keyd::Core::Status(const Parsed& in) const {
   // Identities are valid SPIFFE ids, so nothing needs escaping.
   std::string text = "{\"signatures\":" + std::to_string(signatures) +
                      ",\"refused\":" + std::to_string(refused) +
+                     ",\"too_often\":" + std::to_string(too_often) +
                      ",\"key_count\":" + std::to_string(keys.size()) + ",\"keys\":[";
   bool first = true;
   for (const auto& [key_id, key] : keys) {
@@ -205,6 +207,15 @@ Keyd::Answer Keyd::Handle(Channel channel, uint32_t tenant, std::span<const uint
     default:
       return Error(in.request, EPERM);  // the control channel gets no signatures either
   }
+}
+
+Keyd::Answer Keyd::RefuseTooOften(std::span<const uint8_t> packet) {
+  Parsed in;
+  if (!Parse(packet, &in)) return {};
+  ++core_->too_often;
+  Answer answer = Error(in.request, EBUSY);
+  answer.refused = true;
+  return answer;
 }
 
 bool IsCertificateVerifyInput(std::span<const uint8_t> input) {

@@ -27,6 +27,8 @@ class Keyd final {
   };
   // `tenant` is the channel's (ignored for kControl). `packet` is one whole packet.
   Answer Handle(Channel channel, uint32_t tenant, std::span<const uint8_t> packet);
+  // Instead of Handle() for a signer that asks too often: EBUSY, counted apart.
+  Answer RefuseTooOften(std::span<const uint8_t> packet);
   size_t key_count() const;
 
  private:

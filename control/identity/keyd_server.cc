@@ -12,31 +12,52 @@
 #include "proxy/ipc/keyd_protocol.h"
 
 namespace weft::identity {
-KeydServer::KeydServer(int control_listener, uint32_t control_uid)
-    : buffer_(ipc::kMaxKeydPacket + 1),
+namespace {
+
+// Of one signer channel, that is of one worker of a proxy: far above the full handshakes that a
+// worker can do in a second. Who is beyond is answered EBUSY before a key is touched.
+constexpr int64_t kSignerRequestsPerSecond = 20'000;
+constexpr int64_t kSignerBurst = 20'000;
+
+}  // namespace
+
+int64_t KeydServer::MonotonicNs() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
+}
+
+KeydServer::KeydServer(int control_listener, uint32_t control_uid, Clock clock)
+    : clock_(clock),
+      buffer_(ipc::kMaxKeydPacket + 1),
       server_(control_listener, control_uid,
               [this](ipc::PacketServer::Channel& channel) { return Serve(channel); }) {}
 
 // One line a second: an exploited proxy may ask as often as it likes.
 void KeydServer::ReportRefusal(uint32_t tenant) {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  const int64_t now_seconds = clock_() / 1'000'000'000;
   ++unreported_refusals_;
-  if (now.tv_sec == last_report_seconds_) return;
-  last_report_seconds_ = now.tv_sec;
+  if (now_seconds == last_report_seconds_) return;
+  last_report_seconds_ = now_seconds;
   LogWarning("refused to sign", {{"tenant", std::to_string(tenant)},
                                  {"refusals", std::to_string(unreported_refusals_)}});
   unreported_refusals_ = 0;
 }
 
-bool KeydServer::Serve(const ipc::PacketServer::Channel& channel) {
+Keyd::Answer KeydServer::AnswerTo(ipc::PacketServer::Channel& channel,
+                                  std::span<const uint8_t> packet) {
+  if (channel.control) return keyd_.Handle(Keyd::Channel::kControl, 0, packet);
+  if (!channel.requests) channel.requests.emplace(kSignerRequestsPerSecond, kSignerBurst);
+  if (!channel.requests->Take(clock_())) return keyd_.RefuseTooOften(packet);
+  return keyd_.Handle(Keyd::Channel::kSigner, channel.tenant, packet);
+}
+
+bool KeydServer::Serve(ipc::PacketServer::Channel& channel) {
   ipc::ReceivedPacket packet = ipc::ReceivePacket(channel.fd, buffer_);
   if (packet.error != 0) return packet.error == EAGAIN;
   for (const int fd : packet.fds) (void)close(fd);
   if (!packet.fds.empty()) return false;  // nobody sends us descriptors
-  Keyd::Answer answer =
-      keyd_.Handle(channel.control ? Keyd::Channel::kControl : Keyd::Channel::kSigner,
-                   channel.tenant, std::span(buffer_).first(packet.bytes));
+  Keyd::Answer answer = AnswerTo(channel, std::span(buffer_).first(packet.bytes));
   if (answer.bytes.empty()) {
     LogWarning("malformed request: ending its channel",
                {{"tenant", std::to_string(channel.tenant)}});

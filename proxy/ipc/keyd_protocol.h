@@ -24,7 +24,7 @@ enum class KeydOp : uint32_t {
   kGrant = 17,     // identity, key_id, tenant: that tenant's signers may use the key from now on
   kForget = 18,    // key_id: overwritten and gone
   kNewChannel = 19,  // tenant -> one descriptor: the proxy's end of a new signer channel
-  kStatus = 20,      // -> body: JSON {keys:[{identity,key_id}], signatures:n, refused:n}
+  kStatus = 20,  // -> body: JSON {keys:[{identity,key_id}], signatures:n, refused:n, too_often:n}
 };
 
 // Followed by `identity_bytes` of SPIFFE id, then `body_bytes` of body, in the same packet.
@@ -43,8 +43,9 @@ static_assert(sizeof(KeydRequest) == 32);
 struct KeydAnswer {
   uint32_t version = kKeydVersion;
   uint32_t id = 0;
-  int32_t error =
-      0;  // errno: EPERM not granted, EINVAL not a CertificateVerify, ENOENT no such key
+  // errno: EPERM not granted, EINVAL not a CertificateVerify, ENOENT no such key, EBUSY more
+  // requests than a signer channel may make (20 000 a second)
+  int32_t error = 0;
   uint32_t body_bytes = 0;
   uint64_t key_id = 0;
 };

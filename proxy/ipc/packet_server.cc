@@ -91,14 +91,14 @@ void PacketServer::Accept() {
 }
 
 void PacketServer::End(size_t index) {
-  const Channel gone = *channels_[index];
-  (void)close(gone.fd);
+  const std::unique_ptr<Channel> gone = std::move(channels_[index]);
+  (void)close(gone->fd);
   channels_.erase(channels_.begin() + static_cast<ptrdiff_t>(index));
-  if (gone.control) return;
+  if (gone->control) return;
   const bool last = std::ranges::none_of(
-      channels_, [&](const auto& c) { return !c->control && c->tenant == gone.tenant; });
+      channels_, [&](const auto& c) { return !c->control && c->tenant == gone->tenant; });
   if (last) {
-    LogWarning("the last channel of a tenant is gone", {{"tenant", std::to_string(gone.tenant)}});
+    LogWarning("the last channel of a tenant is gone", {{"tenant", std::to_string(gone->tenant)}});
   }
 }
 

@@ -6,7 +6,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
+
+#include "proxy/ipc/token_bucket.h"
 
 namespace weft::ipc {
 
@@ -16,6 +19,7 @@ class PacketServer final {
     int fd = -1;           // non-blocking
     bool control = false;  // from the listener; otherwise made by NewChannel()
     uint32_t tenant = 0;
+    std::optional<TokenBucket> requests;  // the owner's: how often it may ask
   };
   // A channel is readable. False ends it. May call NewChannel(); the reference stays good.
   using Serve = std::function<bool(Channel& channel)>;

@@ -103,7 +103,8 @@ TEST_F(KeydTest, SignsForWhomItIsGranted) {
                                  input.size()));
   }
   const Reply status = Control(KeydOp::kStatus, "");
-  EXPECT_NE(status.body.find("\"signatures\":3,\"refused\":0,\"key_count\":1"), std::string::npos)
+  EXPECT_NE(status.body.find("\"signatures\":3,\"refused\":0,\"too_often\":0,\"key_count\":1"),
+            std::string::npos)
       << status.body;
 }
 
