@@ -1,73 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/ipc/keyd_control.h"
 
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <unistd.h>
-
 #include <cstring>
 #include <utility>
 #include <vector>
 
-#include "proxy/ipc/fd_passing.h"
-
 namespace weft::ipc {
-namespace {
-
-constexpr timeval kTimeout{.tv_sec = 5, .tv_usec = 0};
-
-}  // namespace
 
 absl::StatusOr<KeydControl> KeydControl::Connect(const std::string& path) {
-  const int fd = ConnectPackets(path);
-  if (fd < 0) return ErrnoStatus(-fd, "connect " + path);
-  (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &kTimeout, sizeof kTimeout);
-  (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &kTimeout, sizeof kTimeout);
-  return KeydControl(fd);
-}
-
-KeydControl::KeydControl(KeydControl&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), next_id_(other.next_id_) {}
-KeydControl& KeydControl::operator=(KeydControl&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  std::swap(next_id_, other.next_id_);
-  return *this;
-}
-KeydControl::~KeydControl() {
-  if (fd_ >= 0) (void)close(fd_);
+  WEFT_ASSIGN_OR_RETURN(ControlSocket socket, ControlSocket::Connect(path, "weft-keyd"));
+  return KeydControl(std::move(socket));
 }
 
 absl::StatusOr<KeydControl::Reply> KeydControl::Call(KeydRequest request,
                                                      std::string_view identity) {
-  request.id = next_id_++;
+  request.id = socket_.NextId();
   request.identity_bytes = static_cast<uint32_t>(identity.size());
   if (identity.size() > kMaxIdentityBytes)
     return absl::InvalidArgumentError("identity longer than 2048 bytes");
-  std::vector<uint8_t> packet(sizeof request + identity.size());
-  memcpy(packet.data(), &request, sizeof request);
-  if (!identity.empty()) memcpy(packet.data() + sizeof request, identity.data(), identity.size());
-  if (const int error = SendPacket(fd_, packet); error != 0)
-    return ErrnoStatus(error, "weft-keyd: send");
-
-  std::vector<uint8_t> buffer(kMaxKeydPacket + 1);
-  ReceivedPacket received = ReceivePacket(fd_, buffer);
-  if (received.error != 0) return ErrnoStatus(received.error, "weft-keyd: receive");
+  std::vector<uint8_t> bytes(sizeof request + identity.size());
+  memcpy(bytes.data(), &request, sizeof request);
+  if (!identity.empty()) memcpy(bytes.data() + sizeof request, identity.data(), identity.size());
+  WEFT_ASSIGN_OR_RETURN(const ControlSocket::Packet packet, socket_.Call(request.id, bytes));
   Reply reply;
-  if (received.bytes >= sizeof reply.answer)
-    memcpy(&reply.answer, buffer.data(), sizeof reply.answer);
+  if (packet.bytes.size() < sizeof reply.answer) return socket_.Malformed(packet);
+  memcpy(&reply.answer, packet.bytes.data(), sizeof reply.answer);
   const size_t fds = request.op == KeydOp::kNewChannel && reply.answer.error == 0 ? 1 : 0;
-  const bool valid = received.bytes >= sizeof reply.answer &&
-                     reply.answer.version == kKeydVersion && reply.answer.id == request.id &&
-                     received.fds.size() == fds &&
-                     received.bytes == sizeof reply.answer + reply.answer.body_bytes;
-  if (!valid) {
-    for (const int fd : received.fds) (void)close(fd);
-    return absl::InternalError("weft-keyd: malformed answer");
-  }
-  if (reply.answer.error != 0) return ErrnoStatus(reply.answer.error, "weft-keyd");
-  if (fds == 1) reply.fd = received.fds[0];
-  reply.body.assign(reinterpret_cast<const char*>(buffer.data()) + sizeof reply.answer,
-                    reply.answer.body_bytes);
+  const bool valid = reply.answer.version == kKeydVersion && packet.fds.size() == fds &&
+                     packet.bytes.size() == sizeof reply.answer + reply.answer.body_bytes;
+  if (!valid) return socket_.Malformed(packet);
+  if (reply.answer.error != 0) return socket_.Refused(reply.answer.error);
+  if (fds == 1) reply.fd = packet.fds[0];
+  reply.body.assign(packet.bytes.begin() + sizeof reply.answer, packet.bytes.end());
   return reply;
 }
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent's side of weft-keyd's control channel. Calls block until answered, at most 5 s. Thread:
-// one. Owns the connection.
+// The agent's side of weft-keyd's control channel. Calls are synchronous, at most 250 ms
+// (control_socket.h). Thread: one. Owns the connection.
 #pragma once
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "proxy/base/status.h"
+#include "proxy/ipc/control_socket.h"
 #include "proxy/ipc/keyd_protocol.h"
 
 namespace weft::ipc {
@@ -14,9 +16,6 @@ namespace weft::ipc {
 class KeydControl final {
  public:
   static absl::StatusOr<KeydControl> Connect(const std::string& path);
-  KeydControl(KeydControl&& other) noexcept;
-  KeydControl& operator=(KeydControl&& other) noexcept;
-  ~KeydControl();
 
   struct Generated {
     uint64_t key_id = 0;
@@ -31,15 +30,14 @@ class KeydControl final {
   absl::StatusOr<std::string> StatusJson();
 
  private:
-  explicit KeydControl(int fd) : fd_(fd) {}
+  explicit KeydControl(ControlSocket socket) : socket_(std::move(socket)) {}
   struct Reply {
     KeydAnswer answer;
     std::string body;
     int fd = -1;
   };
   absl::StatusOr<Reply> Call(KeydRequest request, std::string_view identity);
-  int fd_ = -1;
-  uint32_t next_id_ = 1;
+  ControlSocket socket_;
 };
 
 }  // namespace weft::ipc

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent's side of weft-sockets' control channel. Calls block until answered, at most 5 s.
-// Thread: one. Owns the connection.
+// The agent's side of weft-sockets' control channel. Calls are synchronous, at most 250 ms
+// (control_socket.h). Thread: one. Owns the connection.
 #pragma once
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "proxy/base/status.h"
+#include "proxy/ipc/control_socket.h"
 #include "proxy/ipc/sockets_protocol.h"
 
 namespace weft::ipc {
@@ -13,9 +15,6 @@ namespace weft::ipc {
 class SocketsControl final {
  public:
   static absl::StatusOr<SocketsControl> Connect(const std::string& path);
-  SocketsControl(SocketsControl&& other) noexcept;
-  SocketsControl& operator=(SocketsControl&& other) noexcept;
-  ~SocketsControl();
 
   // `netns_fd` stays the caller's. Repeating it with the same generation is harmless.
   absl::Status AddWorkload(uint32_t workload, uint32_t generation, uint32_t tenant, int netns_fd);
@@ -25,10 +24,9 @@ class SocketsControl final {
   absl::StatusOr<uint64_t> CountWorkloads();
 
  private:
-  explicit SocketsControl(int fd) : fd_(fd) {}
+  explicit SocketsControl(ControlSocket socket) : socket_(std::move(socket)) {}
   absl::StatusOr<SocketsAnswer> Call(SocketsRequest request, int send_fd, int* received_fd);
-  int fd_ = -1;
-  uint32_t next_id_ = 1;
+  ControlSocket socket_;
 };
 
 }  // namespace weft::ipc
