@@ -17,6 +17,8 @@
 #include <cstdlib>
 #include <memory>
 
+#include "proxy/base/sanitizer.h"
+
 namespace weft::identity {
 namespace {
 
@@ -143,6 +145,10 @@ absl::Status FilterSystemCalls() {
     error = seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, not_executable);
   if (error == 0)
     error = seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, not_executable);
+#ifdef WEFT_SANITIZED
+  PrepareSanitizersForSandbox();
+  if (error == 0) error = AllowSanitizers(filter.get());
+#endif
   if (error == 0) error = seccomp_load(filter.get());
   return error == 0 ? absl::OkStatus() : ErrnoStatus(-error, "seccomp");
 }

@@ -16,6 +16,8 @@
 #include <cerrno>
 #include <memory>
 
+#include "proxy/base/sanitizer.h"
+
 namespace weft::server {
 namespace {
 
@@ -186,6 +188,10 @@ absl::Status FilterSyscalls(const SyscallFilter& wanted) {
     if (error == 0)
       error = seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
   }
+#ifdef WEFT_SANITIZED
+  PrepareSanitizersForSandbox();
+  if (error == 0) error = AllowSanitizers(filter.get());
+#endif
   if (error == 0) error = seccomp_load(filter.get());
   return error == 0 ? absl::OkStatus() : Failed("seccomp", -error);
 }

@@ -38,7 +38,9 @@ inline std::map<int, std::string> Descriptors(pid_t pid) {
   }
   return out;
 }
-// Every writable mapping that can be read.
+// Every writable mapping that can be read. Larger ones than this no process of ours has; a
+// sanitizer's shadow memory is one, up to terabytes of zeros.
+inline constexpr unsigned long kMostMappedBytes = 1ul << 27;
 inline void ForEachWritable(pid_t pid,
                             const std::function<void(const std::vector<uint8_t>&)>& see) {
   const int memory = open(("/proc/" + std::to_string(pid) + "/mem").c_str(), O_RDONLY | O_CLOEXEC);
@@ -48,6 +50,7 @@ inline void ForEachWritable(pid_t pid,
     unsigned long begin = 0, end = 0;
     char mode[5] = {};
     if (sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, mode) != 3 || mode[1] != 'w') continue;
+    if (end - begin > kMostMappedBytes) continue;
     std::vector<uint8_t> bytes(end - begin);
     const ssize_t got = pread(memory, bytes.data(), bytes.size(), static_cast<off_t>(begin));
     if (got <= 0) continue;

@@ -19,6 +19,8 @@
 #include <functional>
 #include <thread>
 
+#include "tests/support/sanitizer_child.h"
+
 namespace weft::server {
 namespace {
 
@@ -126,6 +128,58 @@ TEST(Sandbox, HoldsForThreadsThatRanBefore) {
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), EPERM);
 }
+
+#ifdef WEFT_SANITIZED
+bool Confined() {
+  return DropPrivileges({.uid = 64997, .gid = 64997}).ok() && FilterSyscalls({}).ok();
+}
+#endif
+
+#ifdef __SANITIZE_ADDRESS__
+TEST(Sandbox, LetsSanitizersReport) {
+  struct Case {
+    void (*wrong)();
+    const char* said;
+    const char* function;
+  };
+  const Case cases[] = {
+      {test::WriteBehindTheHeap, "heap-buffer-overflow", "WriteBehindTheHeap"},
+      {test::OverflowAnInteger, "signed integer overflow", "OverflowAnInteger"},
+      {test::Leak, "4711 byte(s) in 1 object(s)", "Leak"},
+  };
+  for (const Case& c : cases) {
+    const test::ChildReport report = test::ReportOfConfined(Confined, c.wrong);
+    EXPECT_NE(report.text.find(c.said), std::string::npos) << report.text;
+    EXPECT_NE(report.text.find(c.function), std::string::npos) << report.text;
+    EXPECT_EQ(report.exit_code, test::kSanitizerExit) << c.said;
+  }
+}
+#endif
+
+#ifdef __SANITIZE_THREAD__
+TEST(Sandbox, LetsSanitizersReport) {
+  static volatile int shared = 0;
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const test::ChildReport report = test::ReportOfConfined(
+      [&] {
+        std::thread([ready] {
+          char byte;
+          if (read(ready[0], &byte, 1) == 1) shared = shared + 1;
+        }).detach();
+        return Confined();
+      },
+      [&] {
+        if (write(ready[1], "x", 1) != 1) _exit(3);
+        for (int i = 0; i < 1000; ++i) {
+          shared = shared + 1;
+          sched_yield();
+        }
+      });
+  EXPECT_NE(report.text.find("data race"), std::string::npos) << report.text;
+  EXPECT_EQ(report.exit_code, test::kSanitizerExit);
+}
+#endif
 
 }  // namespace
 }  // namespace weft::server
