@@ -38,17 +38,21 @@ test: build ## Set up, build and run all tests that CI runs
 unit-test: build ## The tests that need no root
 	@cd build/dev && $(CTEST) -j $(JOBS) -L unit
 
-asan: setup ## Unit, integration, bpf and mesh tests under the address and undefined behaviour sanitizers
+asan: setup ## All tests under the address, leak and undefined behaviour sanitizers. Prints how long it took
 	@mkdir -p build
 	@[ -f build/asan/build.ninja ] || cmake --preset asan
-	@ninja -C build/asan -j $(JOBS)
-	@cd build/asan && $(CTEST) -j $(JOBS) -L unit && $(CTEST) -L 'integration|bpf|mesh'
+	@start=$$(date +%s); ninja -C build/asan -j $(JOBS) && built=$$(date +%s) && tests/conformance/build.sh && cd build/asan && \
+	  $(CTEST) -j $(JOBS) -L unit && $(CTEST) -LE 'unit|bench|soak|cluster' && \
+	  echo "asan: built in $$((built - start)) s, tested in $$(($$(date +%s) - built)) s"
 
-tsan: setup ## Unit and integration tests of what has threads, under the thread sanitizer
+# What has threads, or talks to what has: the proxy's parts and programs, xDS and the agent. TSAN_TESTS is a regular expression.
+TSAN_TESTS ?= unit_(proxy_(worker|upstream|server|tunnel|net|ipc|telemetry)|xds_(client|server|session)|control_agent)|integration_proxy
+tsan: setup ## The tests of what has threads, under the thread sanitizer. Prints how long it took
 	@mkdir -p build
 	@[ -f build/tsan/build.ninja ] || cmake --preset tsan
-	@ninja -C build/tsan -j $(JOBS)
-	@cd build/tsan && $(CTEST) -j $(JOBS) -L unit && $(CTEST) -L integration
+	@start=$$(date +%s); ninja -C build/tsan -j $(JOBS) $$(ninja -C build/tsan -t targets all | grep -oE '^($(TSAN_TESTS)): ' | tr -d :) && \
+	  built=$$(date +%s) && cd build/tsan && $(CTEST) -R '^($(TSAN_TESTS))$$' && \
+	  echo "tsan: built in $$((built - start)) s, tested in $$(($$(date +%s) - built)) s"
 
 lint: setup ## clang-format and clang-tidy over our files, shellcheck-like syntax checks
 	@cmake/lint.sh
