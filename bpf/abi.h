@@ -11,7 +11,7 @@
 
 #include "bpf/reasons.h"
 
-#define WEFT_ABI 1
+#define WEFT_ABI 2
 
 #ifdef __cplusplus
 #define WEFT_SIZE(T, n) static_assert(sizeof(T) == (n), #T)
@@ -78,7 +78,8 @@ struct weft_sock {
 	struct weft_addr picked; /* see struct weft_original */
 	__u32 source_identity;   /* the identity that connected, for accepted direct connections */
 	__u32 pid;               /* process that created or connected it */
-	__u32 pad;
+	__u32 started;           /* tells pid from a later use of it, or from another program that
+				  * it executes; see weft_started */
 	__u8 comm[16];
 };
 WEFT_SIZE(struct weft_sock, 88);
@@ -89,6 +90,8 @@ WEFT_SIZE(struct weft_sock, 88);
 #define WEFT_SOCK_REFUSED \
 	8u /* TCP_CONNECT failed closed; undone if the program connects it again */
 #define WEFT_SOCK_SEEN_BLOCKING 16u /* late.bpf.c saw it accepted and blocking once */
+#define WEFT_SOCK_SEEN_NON_BLOCKING \
+	32u /* late.bpf.c saw it O_NONBLOCK once, as a client: it may be about to change */
 
 /* weft_workloads: netns cookie -> workload. Written by the agent at enrolment. */
 struct weft_workload {
@@ -182,13 +185,26 @@ struct weft_listener_key {
 	__u16 pad;
 };
 
+/* weft_clients: what is known of a process that connects, see late.bpf.c. */
+struct weft_client_key {
+	__u32 workload;
+	__u32 pid;     /* as in weft_sock */
+	__u32 started; /* as in weft_sock */
+};
+enum weft_client_state {
+	WEFT_CLIENT_NON_BLOCKING = 1, /* so far each of its sockets was O_NONBLOCK */
+	WEFT_CLIENT_MIXED,            /* one was seen blocking: each is judged on its own */
+};
+
 /* weft_ends: a socket in the splice, by its own flow -> where it is. Written by sockops and late,
  * removed at its close. */
 struct weft_end {
 	__u64 sock; /* kernel address of its struct sock: read by CO-RE only, valid if the cookie
 		       agrees */
 	__u64 cookie;
-	__u64 received_bytes; /* that came by the splice */
+	__u64 received_bytes;          /* that came by the splice */
+	struct weft_client_key client; /* of an app's connecting end; else zero */
+	__u32 pad;
 };
 /* Storage of a socket that sends in the splice. */
 struct weft_mover {

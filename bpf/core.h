@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* The few kernel-private fields that the splice and the iterator read, relocated by CO-RE against
- * the running kernel. Only these fields: everything else comes from UAPI contexts. Not for user
- * space. */
+/* The few kernel-private fields that the splice, the iterator and connect read, relocated by CO-RE
+ * against the running kernel. Only these fields: everything else comes from UAPI contexts. Not for
+ * user space. */
 #ifndef WEFT_BPF_CORE_H
 #define WEFT_BPF_CORE_H
 
@@ -77,6 +77,12 @@ struct tcp_sock {
 	__u64 bytes_sent; /* payload, with what was sent again */
 	__u64 bytes_retrans;
 	__u64 bytes_received; /* counts a FIN as a byte */
+};
+
+struct task_struct {
+	struct task_struct *group_leader;
+	__u64 start_boottime;
+	__u64 self_exec_id; /* counts exec() */
 };
 
 struct bpf_iter__tcp {

@@ -136,6 +136,17 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } weft_servers SEC(".maps");
 
+/* What was learned of processes that connect. sockops, late and splice; evicted when others need
+ * the room, forgotten when the workload is released. An entry that is gone is learned anew. No
+ * memory: sockets enter late only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct weft_client_key);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_clients SEC(".maps");
+
 /* ABI and switches. The agent. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -54,7 +54,8 @@
 	  "the peer's CONNECT is malformed or misdirected")                                        \
 	X(DRAINING, "draining", "the process is shutting down")                                    \
 	X(SOCKETS_UNAVAILABLE, "sockets_unavailable", "weft-sockets gave no socket in time")       \
-	X(INTERNAL_ERROR, "internal_error", "a bug in Weft: please report it")
+	X(INTERNAL_ERROR, "internal_error", "a bug in Weft: please report it")                     \
+	X(WORKLOAD_GONE, "workload_gone", "the destination left this node during the connect")
 
 enum weft_reason {
 #define X(name, text, meaning) WEFT_R_##name,

@@ -7,7 +7,9 @@
  * in getsockname() and break SO_BINDTODEVICE. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
+#include "bpf/core.h"
 #include "bpf/event.h"
 #include "bpf/verdict.h"
 
@@ -107,6 +109,17 @@ static __always_inline void weft_report(const struct weft_call *call,
 	weft_event_submit(event);
 }
 
+/* Differs between two processes that have the same pid one after the other (within 52 days), and
+ * between two programs that one process executes. */
+static __always_inline __u32 weft_started(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u64 start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+
+	return (__u32)(start_ns >> 20) +
+	       ((__u32)BPF_CORE_READ(task, group_leader, self_exec_id) << 24);
+}
+
 /* Remembers the verdict at the socket. False: no memory. */
 static __always_inline int weft_remember(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 					 const struct weft_call *call,
@@ -128,6 +141,7 @@ static __always_inline int weft_remember(struct bpf_sock_addr *ctx, struct bpf_s
 	st->picked = call->picked;
 	st->source_identity = workload->identity;
 	st->pid = bpf_get_current_pid_tgid() >> 32;
+	st->started = weft_started();
 	bpf_get_current_comm(st->comm, sizeof(st->comm));
 	return 1;
 }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* The life of a captured connection between its two ends: writes the hand-over before the SYN
- * leaves, takes it where the connection is accepted, puts eligible sockets into the splice, cleans
- * up and reports at the close. Hook: sockops at the cgroup2 root. Closed for hand-overs: one that
- * cannot be written fails the connect (the route is dropped, so tcp_connect() answers EHOSTUNREACH
- * at once); open for the splice: TCP. */
+ * leaves, takes it where the connection is accepted, puts eligible sockets into the splice
+ * (entry.h), cleans up and reports at the close. Hook: sockops at the cgroup2 root. Closed for
+ * hand-overs: one that cannot be written fails the connect (the route is dropped, so tcp_connect()
+ * answers EHOSTUNREACH at once); open for the splice: TCP. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#include "bpf/event.h"
-#include "bpf/splice.h"
+#include "bpf/sockops/entry.h"
 #include "bpf/verdict.h"
 
 #define WEFT_SOL_SOCKET       1
@@ -55,7 +54,7 @@ static __always_inline __u64 weft_accepting_netns(struct bpf_sock_ops *ctx,
 }
 
 static __always_inline void weft_refuse(struct bpf_sock_ops *ctx, struct weft_sock *st,
-					const struct weft_flow *flow)
+					const struct weft_flow *flow, __u32 reason)
 {
 	int nowhere = WEFT_NO_IFINDEX;
 	struct weft_event *event;
@@ -64,7 +63,7 @@ static __always_inline void weft_refuse(struct bpf_sock_ops *ctx, struct weft_so
 	 * finds none. */
 	bpf_setsockopt(ctx, WEFT_SOL_SOCKET, WEFT_SO_BINDTOIFINDEX, &nowhere, sizeof(nowhere));
 	st->flags |= WEFT_SOCK_REFUSED;
-	event = weft_event_new(WEFT_EVENT_CONNECT, WEFT_R_MAP_FULL);
+	event = weft_event_new(WEFT_EVENT_CONNECT, reason);
 	if (!event)
 		return;
 	event->netns_cookie = bpf_get_netns_cookie(ctx);
@@ -76,17 +75,6 @@ static __always_inline void weft_refuse(struct bpf_sock_ops *ctx, struct weft_so
 	event->destination = st->peer;
 	event->picked = st->picked;
 	weft_event_submit(event);
-}
-
-/* Being in the splice's map is a change of behaviour by itself, so nothing of a connection enters
- * if its client blocks. */
-static __always_inline void weft_check_client(struct bpf_sock_ops *ctx, struct weft_sock *st)
-{
-	struct bpf_sock *sk = ctx->sk;
-	struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
-
-	if (!tcp || weft_non_blocking((struct sock *)tcp) != 1)
-		st->flags &= ~WEFT_SOCK_SPLICE;
 }
 
 static __always_inline void weft_on_connect(struct bpf_sock_ops *ctx, struct weft_sock *st)
@@ -111,105 +99,20 @@ static __always_inline void weft_on_connect(struct bpf_sock_ops *ctx, struct wef
 	value.dst = st->peer;
 	value.picked = st->picked;
 	value.connector = bpf_get_socket_cookie(ctx);
-	if (!key.netns_cookie || bpf_map_update_elem(&weft_handovers, &key, &value, BPF_ANY)) {
-		weft_refuse(ctx, st, &flow);
-		return;
-	}
-	weft_watch_state(ctx);
+	if (!key.netns_cookie)
+		weft_refuse(ctx, st, &flow, WEFT_R_WORKLOAD_GONE);
+	else if (bpf_map_update_elem(&weft_handovers, &key, &value, BPF_ANY))
+		weft_refuse(ctx, st, &flow, WEFT_R_MAP_FULL);
+	else
+		weft_watch_state(ctx);
 }
 
-static __always_inline void weft_insert(struct bpf_sock_ops *ctx, struct weft_sock *st,
-					struct weft_flow *flow)
-{
-	struct bpf_sock *sk = ctx->sk;
-	struct tcp_sock *tcp;
-
-	if (!sk)
-		return;
-	tcp = bpf_skc_to_tcp_sock(sk);
-	if (!tcp || weft_announce_end(flow, tcp, bpf_get_socket_cookie(ctx))) {
-		WEFT_MOVED(insert_failed);
-		return;
-	}
-	if (bpf_sock_hash_update(ctx, &weft_splice, flow, BPF_ANY)) {
-		bpf_map_delete_elem(&weft_ends, flow);
-		WEFT_MOVED(insert_failed);
-		return;
-	}
-	st->flags |= WEFT_SOCK_IN_MAP;
-	WEFT_MOVED(inserted);
-}
-
-/* True if the server at the other end is known to block: then the client stays out as well. */
-static __always_inline int weft_server_blocks(const struct weft_sock *st,
-					      const struct weft_flow *flow)
-{
-	struct weft_server_key key = {};
-	struct weft_peer *peer;
-	__u32 *state;
-
-	if (st->role == WEFT_ROLE_TO_APP) {
-		key.workload = st->workload;
-	} else if (st->verdict == WEFT_R_DIRECT) {
-		peer = weft_peer_of(&flow->remote);
-		key.workload = peer ? peer->workload : 0;
-	} else {
-		return 0; /* the proxy */
-	}
-	key.port = WEFT_HTONS(flow->remote.port_be);
-	state = bpf_map_lookup_elem(&weft_servers, &key);
-	return state && *state == WEFT_SERVER_BLOCKING;
-}
-
-/* The connecting end. Looked at again: the program may have changed the flag since connect(). */
 static __always_inline void weft_on_active(struct bpf_sock_ops *ctx, struct weft_sock *st)
 {
 	struct weft_flow flow = {};
 
-	if (st->flags & WEFT_SOCK_SPLICE)
-		weft_check_client(ctx, st);
-	if (!(st->flags & WEFT_SOCK_SPLICE))
-		return;
 	weft_flow_of(ctx, &flow);
-	if (!weft_server_blocks(st, &flow))
-		weft_insert(ctx, st, &flow);
-}
-
-/* Asks user space, once per server, to run the iterator, which finds out whether this program
- * blocks. */
-static __always_inline void weft_ask(struct bpf_sock_ops *ctx, const struct weft_server_key *key)
-{
-	__u32 asked = WEFT_SERVER_ASKED;
-	struct weft_event *event;
-
-	event = bpf_ringbuf_reserve(&weft_events, sizeof(*event), 0);
-	if (!event)
-		return; /* the next connection asks again */
-	__builtin_memset(event, 0, sizeof(*event));
-	event->kind = WEFT_EVENT_LEARN;
-	event->netns_cookie = bpf_get_netns_cookie(ctx);
-	event->destination_workload = key->workload;
-	weft_event_submit(event);
-	bpf_map_update_elem(&weft_servers, key, &asked, BPF_ANY);
-}
-
-static __always_inline void weft_insert_accepted(struct bpf_sock_ops *ctx, struct weft_sock *st,
-						 struct weft_flow *flow)
-{
-	struct weft_server_key key = {};
-	__u32 *state;
-
-	if (st->role == WEFT_ROLE_LISTENER) { /* the proxy never blocks */
-		weft_insert(ctx, st, flow);
-		return;
-	}
-	key.workload = st->workload;
-	key.port = ctx->local_port;
-	state = bpf_map_lookup_elem(&weft_servers, &key);
-	if (!state)
-		weft_ask(ctx, &key);
-	else if (*state == WEFT_SERVER_NON_BLOCKING)
-		weft_insert(ctx, st, flow);
+	weft_enter_connecting(ctx, st, &flow);
 }
 
 static __always_inline void weft_fill_accepted(struct weft_sock *st,
@@ -262,7 +165,7 @@ static __always_inline void weft_on_passive(struct bpf_sock_ops *ctx)
 	weft_fill_accepted(st, workload, &given);
 	weft_watch_state(ctx);
 	if (st->flags & WEFT_SOCK_SPLICE)
-		weft_insert_accepted(ctx, st, &key.flow);
+		weft_enter_accepted(ctx, st, &key.flow);
 }
 
 /* Payload, whichever way it went. */
@@ -339,19 +242,6 @@ static __always_inline void weft_on_close(struct bpf_sock_ops *ctx, struct weft_
 		st->flags &= ~WEFT_SOCK_IN_MAP;
 		WEFT_MOVED(removed);
 	}
-}
-
-/* Another program may listen from now on: what was learned of the port is void. */
-static __always_inline void weft_on_listen(struct bpf_sock_ops *ctx)
-{
-	struct weft_server_key key = {};
-	struct weft_workload *workload = weft_workload_of(bpf_get_netns_cookie(ctx));
-
-	if (!workload)
-		return;
-	key.workload = workload->id;
-	key.port = ctx->local_port;
-	bpf_map_delete_elem(&weft_servers, &key);
 }
 
 SEC("sockops")

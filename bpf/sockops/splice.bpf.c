@@ -68,6 +68,7 @@ static __always_inline enum weft_path weft_choose(struct sk_msg_md *msg, struct 
 						  struct weft_moves *moves)
 {
 	const struct sock *peer = (const struct sock *)end->sock;
+	struct weft_client_key client;
 	struct bpf_sock *sk = msg->sk;
 	struct tcp_sock *self = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
 
@@ -77,6 +78,8 @@ static __always_inline enum weft_path weft_choose(struct sk_msg_md *msg, struct 
 		return WEFT_BY_TCP;
 	}
 	if (weft_non_blocking(peer) == 0) {
+		client = end->client;
+		weft_client_blocks(&client);
 		moves->peer_blocking += 1;
 		return WEFT_BY_TCP;
 	}

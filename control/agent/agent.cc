@@ -178,6 +178,16 @@ void Agent::WatchEvents() {
   const int fd = fcntl(kernel_->events_fd(), F_DUPFD_CLOEXEC, 3);
   events_watch_ = std::make_unique<asio::posix::stream_descriptor>(io_, fd);
   ConsumeEvents();
+  AwaitEvents();
+}
+
+void Agent::AwaitEvents() {
+  events_watch_->async_wait(asio::posix::stream_descriptor::wait_read,
+                            [this](boost::system::error_code error) {
+                              if (error || stopping_) return;
+                              ConsumeEvents();
+                              AwaitEvents();
+                            });
 }
 
 void Agent::ConsumeEvents() {
@@ -186,17 +196,12 @@ void Agent::ConsumeEvents() {
   const int64_t clock_offset = WallMinusMonotonicNs();
   kernel_->Consume(
       [&](const weft_event& event) { events_.Add(FormatEvent(event, names, clock_offset)); });
-  if (kernel_->RunDueLateInsertions()) {
-    late_insertion_timer_.expires_after(std::chrono::milliseconds(20));
-    late_insertion_timer_.async_wait([this](boost::system::error_code error) {
-      if (!error && !stopping_) ConsumeEvents();
-    });
-    return;
-  }
-  events_watch_->async_wait(asio::posix::stream_descriptor::wait_read,
-                            [this](boost::system::error_code error) {
-                              if (!error && !stopping_) ConsumeEvents();
-                            });
+  const std::optional<std::chrono::nanoseconds> again = kernel_->RunDueLateInsertions();
+  if (!again) return;
+  late_insertion_timer_.expires_after(*again);  // cancels the wait of before
+  late_insertion_timer_.async_wait([this](boost::system::error_code error) {
+    if (!error && !stopping_) ConsumeEvents();
+  });
 }
 
 void Agent::Shutdown() {

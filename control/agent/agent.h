@@ -76,6 +76,7 @@ class Agent final {
   void SaveNumbers();
   void WatchEvents();
   void ConsumeEvents();
+  void AwaitEvents();
 
   // children.cc
   absl::Status StartChildren();

@@ -27,8 +27,9 @@ absl::StatusOr<KernelMaps> KernelMaps::Open(const PinPaths& paths) {
       {"weft_services", &maps.services},   {"weft_backends", &maps.backends},
       {"weft_verdicts", &maps.verdicts},   {"weft_handovers", &maps.handovers},
       {"weft_servers", &maps.servers},     {"weft_splice", &maps.splice},
-      {"weft_config", &maps.config},       {"weft_counters", &maps.counters},
-      {"weft_moves", &maps.moves},         {"weft_events", &maps.events},
+      {"weft_clients", &maps.clients},     {"weft_config", &maps.config},
+      {"weft_counters", &maps.counters},   {"weft_moves", &maps.moves},
+      {"weft_events", &maps.events},
   };
   for (const auto& [name, fd] : wanted) {
     WEFT_ASSIGN_OR_RETURN(*fd, OpenPinnedMap(paths, name));

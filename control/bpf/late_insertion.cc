@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "control/bpf/kernel_maps.h"
@@ -11,14 +12,11 @@
 namespace weft::bpf {
 namespace {
 
-// A server that has not accepted after this many runs (some 20 ms apart) is left alone until its
-// next connection.
-constexpr int kMaxRuns = 250;
-
-// Ports for which nothing was learned: the next connection asks again.
-void ForgetAsked(const UniqueFd& servers) {
+// Ports of which nothing was learned: their next connection asks again.
+void ForgetAsked(const UniqueFd& servers, uint32_t workload) {
   for (const weft_server_key& key : Keys<weft_server_key>(servers)) {
     uint32_t state = 0;
+    if (key.workload != workload) continue;
     if (bpf_map_lookup_elem(servers.get(), &key, &state) == 0 && state == WEFT_SERVER_ASKED) {
       bpf_map_delete_elem(servers.get(), &key);
     }
@@ -44,36 +42,35 @@ absl::StatusOr<std::unique_ptr<LateInserter>> LateInserter::Create(const PinPath
       new LateInserter(std::move(object), std::move(link), inserted, waiting));
 }
 
-void LateInserter::Add(uint64_t netns_cookie, int netns_fd) {
+void LateInserter::Add(uint64_t netns_cookie, int netns_fd, uint32_t workload) {
   known_[netns_cookie].netns_fd = netns_fd;
+  known_[netns_cookie].workload = workload;
 }
 
 void LateInserter::Remove(uint64_t netns_cookie) { known_.erase(netns_cookie); }
 
 void LateInserter::Request(uint64_t netns_cookie) {
   if (const auto found = known_.find(netns_cookie); found != known_.end()) {
-    found->second.runs_left = kMaxRuns;
+    found->second.schedule.Ask(WalkSchedule::Clock::now());
   }
 }
 
-bool LateInserter::RunDue(const UniqueFd& servers) {
-  bool waiting = false;
+std::optional<std::chrono::nanoseconds> LateInserter::RunDue(const UniqueFd& servers) {
+  std::optional<WalkSchedule::Clock::time_point> next;
   for (auto& [cookie, known] : known_) {
-    if (known.runs_left == 0) continue;
-    --known.runs_left;
-    const absl::StatusOr<LateInsertion> run = Run(known.netns_fd);
-    if (run.ok() && run->waiting == 0) {
-      known.runs_left = 0;
+    WalkSchedule& schedule = known.schedule;
+    if (schedule.next() && *schedule.next() <= WalkSchedule::Clock::now()) {
+      const absl::StatusOr<LateInsertion> run = Run(known.netns_fd);
+      schedule.Walked(WalkSchedule::Clock::now(), run.ok() ? std::optional(*run) : std::nullopt);
       // The connections that asked may have ended before the walk, or before this agent started:
       // nothing was learned of their server, and nobody would ask again.
-      ForgetAsked(servers);
-    } else if (known.runs_left == 0) {
-      ForgetAsked(servers);
-    } else {
-      waiting = true;
+      if (!schedule.next()) ForgetAsked(servers, known.workload);
     }
+    if (schedule.next() && (!next || *schedule.next() < *next)) next = schedule.next();
   }
-  return waiting;
+  if (!next) return std::nullopt;
+  return std::max<std::chrono::nanoseconds>(*next - WalkSchedule::Clock::now(),
+                                            std::chrono::nanoseconds(0));
 }
 
 absl::StatusOr<LateInsertion> LateInserter::Run(int netns_fd) {

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Private to control/bpf: runs bpf/sockops/late.bpf.c in a workload's netns when a server asked for
-// it, again while its connections wait to be accepted, and gives up after a while. Thread: the
-// agent's. Owns the iterator's link.
+// Private to control/bpf: runs bpf/sockops/late.bpf.c in a workload's netns when a connection there
+// asked for it, as walk_schedule.h says. Thread: the agent's. Owns the iterator's link.
 #pragma once
+#include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "control/bpf/loader.h"
 #include "control/bpf/programs.h"
+#include "control/bpf/walk_schedule.h"
 
 namespace weft::bpf {
 
@@ -16,19 +18,20 @@ class LateInserter final {
   static absl::StatusOr<std::unique_ptr<LateInserter>> Create(const PinPaths& paths,
                                                               const MapSizes& sizes);
   // The descriptor is borrowed until Remove.
-  void Add(uint64_t netns_cookie, int netns_fd);
+  void Add(uint64_t netns_cookie, int netns_fd, uint32_t workload);
   void Remove(uint64_t netns_cookie);
   // Makes the workload due. Ignored for one that was not added.
   void Request(uint64_t netns_cookie);
-  // True if connections still wait. `servers` is weft_servers, where what was given up is asked for
-  // anew.
-  bool RunDue(const UniqueFd& servers);
+  // Returns how long until a walk is due; nullopt: nobody waits for one. `servers` is weft_servers,
+  // where what was given up is asked for anew.
+  std::optional<std::chrono::nanoseconds> RunDue(const UniqueFd& servers);
   absl::StatusOr<LateInsertion> Run(int netns_fd);
 
  private:
   struct Known {
     int netns_fd = -1;
-    int runs_left = 0;
+    uint32_t workload = 0;
+    WalkSchedule schedule;
   };
   LateInserter(ObjectPtr object, LinkPtr link, uint32_t* inserted, uint32_t* waiting)
       : object_(std::move(object)),

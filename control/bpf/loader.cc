@@ -237,7 +237,7 @@ absl::StatusOr<uint64_t> Kernel::AttachWorkload(int netns_fd, const WorkloadConf
                      InboundLink(cookie));  // the first error is the one to tell
     return written;
   }
-  s.late->Add(cookie, netns.get());
+  s.late->Add(cookie, netns.get(), workload.id);
   if (s.adopted) s.late->Request(cookie);  // an earlier agent may have missed the event
   s.attached[cookie] = Attached{std::move(netns), workload.id};
   return cookie;
@@ -257,6 +257,10 @@ absl::Status Kernel::DetachWorkload(uint64_t netns_cookie) {
     for (const weft_server_key& key : Keys<weft_server_key>(s.maps.servers)) {
       if (key.workload != entry.id) continue;
       WEFT_RETURN_IF_ERROR(Drop(s.maps.servers, key, "forget server"));
+    }
+    for (const weft_client_key& key : Keys<weft_client_key>(s.maps.clients)) {
+      if (key.workload != entry.id) continue;
+      WEFT_RETURN_IF_ERROR(Drop(s.maps.clients, key, "forget client"));
     }
   }
   // Connections that were on their way here: their clients could no longer find the key to take
@@ -334,7 +338,9 @@ absl::StatusOr<LateInsertion> Kernel::RunLateInsertion(int netns_fd) {
   return state_->late->Run(netns_fd);
 }
 
-bool Kernel::RunDueLateInsertions() { return state_->late->RunDue(state_->maps.servers); }
+std::optional<std::chrono::nanoseconds> Kernel::RunDueLateInsertions() {
+  return state_->late->RunDue(state_->maps.servers);
+}
 
 std::array<uint64_t, WEFT_R_MAX> Kernel::Counters() const {
   std::array<uint64_t, WEFT_R_MAX> all{};

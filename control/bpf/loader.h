@@ -5,6 +5,7 @@
 // stamping sockets (sockets_maps.h).
 #pragma once
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -129,14 +130,14 @@ class Kernel final {
   std::vector<weft_verdict_key> Verdicts() const;
 
   absl::Status SetSplice(bool on);
-  // Puts accepted connections of this netns whose program uses non-blocking sockets into the
-  // splice, and learns from it which servers do (bpf/sockops/late.bpf.c). Normally called by
-  // RunDueLateInsertions.
+  // Puts connections of this netns whose program uses non-blocking sockets into the splice (a
+  // connecting end when it is seen twice), and learns from it which servers and clients do
+  // (bpf/sockops/late.bpf.c). Normally called by RunDueLateInsertions.
   absl::StatusOr<LateInsertion> RunLateInsertion(int netns_fd);
-  // Runs it for the workloads that asked (an event that Consume keeps for itself). Returns true if
-  // connections are still waiting to be accepted: call again after some 20 ms. Call after each
-  // Consume.
-  bool RunDueLateInsertions();
+  // Runs it where it is due (walk_schedule.h) for the workloads that asked, by an event that
+  // Consume keeps for itself. Returns after what time to call again; nullopt: nobody waits. Call
+  // after each Consume.
+  std::optional<std::chrono::nanoseconds> RunDueLateInsertions();
 
   // Sum over CPUs, indexed by weft_reason.
   std::array<uint64_t, WEFT_R_MAX> Counters() const;

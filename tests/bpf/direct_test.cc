@@ -4,8 +4,11 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "control/bpf/address.h"
 #include "tests/bpf/testbed.h"
@@ -239,6 +242,31 @@ TEST(HandoverMap, FullRefusesAndClosedConnectionsGiveBack) {
   EXPECT_EQ(Connect(refused, server_pod.At(kPort)), 0);
   UniqueFd other = TcpSocket(client_pod, AF_INET, Blocking::kYes);
   EXPECT_EQ(Connect(other, server_pod.At(kPort)), 0);
+}
+
+// Between the verdict and the SYN: the race is run until it is won.
+TEST_F(DirectTest, ADestinationThatLeavesDuringTheConnectIsNoFullMap) {
+  std::atomic<bool> done = false;
+  std::thread leaves([&] {
+    while (!done) {
+      EXPECT_TRUE(node_.kernel().RemovePeer(server_pod_.v4).ok());
+      node_.Announce(server_pod_, WEFT_WL_PROXY_READY);
+    }
+  });
+  sockaddr_storage address{};
+  const socklen_t length = server_pod_.At(kPort).ToSockaddr(AF_INET, &address);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  int refused = 0;
+  while (refused == 0 && std::chrono::steady_clock::now() < deadline) {
+    const UniqueFd client = TcpSocket(client_pod_, AF_INET, Blocking::kNo);
+    const int result = connect(client.get(), reinterpret_cast<sockaddr*>(&address), length);
+    refused += result != 0 && errno == EHOSTUNREACH;
+  }
+  done = true;
+  leaves.join();
+  EXPECT_EQ(refused, 1);
+  EXPECT_EQ(node_.Count(WEFT_R_WORKLOAD_GONE), 1u);
+  EXPECT_EQ(node_.Count(WEFT_R_MAP_FULL), 0u);
 }
 
 }  // namespace

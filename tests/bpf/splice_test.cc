@@ -2,16 +2,22 @@
 // The splice between two pods: bytes right and in order on every path, back-pressure, the off
 // switch, and who may enter.
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstring>
+#include <fstream>
 #include <random>
 #include <thread>
 
@@ -103,15 +109,32 @@ class SpliceTest : public testing::Test {
     pair.server = Accept(server_, server);
     return pair;
   }
-  // A connection after the server has been learned: spliced from its first byte.
+  // A connection after server and client have been learned: spliced from its first byte.
   Pair Spliced(int family = AF_INET) {
     Pair first = Connected(Blocking::kNo, Blocking::kNo, family);
-    node_.Events();
-    EXPECT_FALSE(node_.kernel().RunDueLateInsertions());
+    Settle();
     const uint64_t before = stats().inserted;
     Pair pair = Connected(Blocking::kNo, Blocking::kNo, family);
     EXPECT_EQ(stats().inserted, before + 2);
     return pair;
+  }
+  // Runs the due walks, at the times the agent would, until `done` or until nobody waits for one.
+  template <typename Done>
+  void WalkUntil(Done done) {
+    node_.Events();
+    while (!done()) {
+      const auto again = node_.kernel().RunDueLateInsertions();
+      if (!again) return;
+      std::this_thread::sleep_for(*again);
+    }
+  }
+  void Settle() {
+    WalkUntil([] { return false; });
+  }
+  // Walks of a netns that are due now; connections must be left that want another one.
+  void FirstWalk() {
+    node_.Events();
+    EXPECT_TRUE(node_.kernel().RunDueLateInsertions());
   }
   SpliceStats stats() { return node_.kernel().GetSpliceStats(); }
 
@@ -143,12 +166,15 @@ INSTANTIATE_TEST_SUITE_P(Sizes, SpliceSizes,
 TEST_F(SpliceTest, TheFirstConnectionEntersOnceItIsAccepted) {
   UniqueFd client = TcpSocket(client_pod_, AF_INET, Blocking::kNo);
   ASSERT_EQ(Connect(client, server_pod_.At(kPort)), 0);
-  EXPECT_EQ(stats().inserted, 1u);  // the client
+  EXPECT_EQ(stats().inserted, 0u);  // nothing is known of either program
   for (const weft_event& event : node_.Events()) EXPECT_NE(event.kind, WEFT_EVENT_LEARN);
-  EXPECT_TRUE(node_.kernel().RunDueLateInsertions());  // not accepted yet: waits
-  EXPECT_EQ(stats().inserted, 1u);
+  FirstWalk();
+  EXPECT_EQ(stats().inserted, 0u);  // the client was seen once
+  WalkUntil([&] { return stats().inserted == 1; });
+  EXPECT_EQ(stats().inserted, 1u);                     // the client, seen twice
+  EXPECT_TRUE(node_.kernel().RunDueLateInsertions());  // the server: not accepted yet
   UniqueFd accepted = Accept(server_, Blocking::kNo);
-  EXPECT_FALSE(node_.kernel().RunDueLateInsertions());
+  Settle();
   EXPECT_EQ(stats().inserted, 2u);
   SendAll(client, "spliced");
   EXPECT_EQ(ReceiveSome(accepted, 7), "spliced");
@@ -163,6 +189,153 @@ TEST_F(SpliceTest, ListeningAnewForgetsWhatWasLearned) {
   const uint64_t before = stats().inserted;
   Pair next = Connected(Blocking::kNo, Blocking::kNo);
   EXPECT_EQ(stats().inserted, before + 1);  // the client only, until the iterator has looked
+}
+
+TEST_F(SpliceTest, AClientEntersAtOnceWhenItsProcessIsLearned) {
+  Pair first = Connected(Blocking::kNo, Blocking::kNo);
+  EXPECT_EQ(stats().inserted, 0u);
+  Pair second = Connected(Blocking::kNo, Blocking::kNo);  // asked for, not learned
+  EXPECT_EQ(stats().inserted, 0u);
+  Settle();
+  EXPECT_EQ(stats().inserted, 4u);
+  Pair third = Connected(Blocking::kNo, Blocking::kNo);
+  EXPECT_EQ(stats().inserted, 6u);
+}
+
+TEST_F(SpliceTest, WhatEndedBeforeTheWalkIsAskedForAgain) {
+  {
+    Pair gone = Connected(Blocking::kNo, Blocking::kNo);
+    const linger abort{1, 0};
+    ASSERT_EQ(setsockopt(gone.client.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof abort), 0);
+  }
+  Settle();
+  EXPECT_EQ(stats().inserted, 0u);
+  Pair pair = Connected(Blocking::kNo, Blocking::kNo);
+  Settle();
+  EXPECT_EQ(stats().inserted, 2u);
+}
+
+// redis-benchmark: a hiredis context, which turns blocking, then clients that never block.
+TEST_F(SpliceTest, AProcessOfBothSortsHasItsNonBlockingSocketsSplicedLate) {
+  Pair turned = Connected(Blocking::kNo, Blocking::kNo);
+  ASSERT_EQ(fcntl(turned.client.get(), F_SETFL, 0), 0);
+  Pair pair = Connected(Blocking::kNo, Blocking::kNo);
+  FirstWalk();
+  EXPECT_EQ(stats().inserted, 2u);  // the servers
+  Settle();
+  EXPECT_EQ(stats().inserted, 3u);
+  Exchange({.from = turned.client, .to = turned.server, .total = 100'000},
+           {.from = turned.server, .to = turned.client, .total = 100'000});
+  EXPECT_EQ(stats().messages, 0u);
+  Exchange({.from = pair.client, .to = pair.server, .total = 100'000},
+           {.from = pair.server, .to = pair.client, .total = 100'000});
+  EXPECT_GT(stats().messages, 0u);
+  Pair next = Connected(Blocking::kNo, Blocking::kNo);
+  EXPECT_EQ(stats().inserted, 4u);  // its server: the process is not trusted any more
+  Settle();
+  EXPECT_EQ(stats().inserted, 5u);
+}
+
+// The verdict at a later time of a process that was known not to block.
+class SpliceMixed : public SpliceTest {
+ protected:
+  // The next connection's client enters, but late.
+  void ExpectMixed() {
+    const uint64_t inserted = stats().inserted;
+    Pair next = Connected(Blocking::kNo, Blocking::kNo);
+    EXPECT_EQ(stats().inserted, inserted + 1);  // the server
+    Settle();
+    EXPECT_EQ(stats().inserted, inserted + 2);
+    const uint64_t messages = stats().messages;
+    Exchange({.from = next.client, .to = next.server, .total = 100'000},
+             {.from = next.server, .to = next.client, .total = 100'000});
+    EXPECT_GT(stats().messages, messages);
+  }
+};
+
+TEST_F(SpliceMixed, ByASocketThatBlocksAtConnect) {
+  Pair before = Spliced();
+  const uint64_t inserted = stats().inserted;
+  Pair blocking = Connected(Blocking::kYes, Blocking::kNo);
+  Settle();
+  EXPECT_EQ(stats().inserted, inserted);  // nothing of this connection, ever
+  ExpectMixed();
+  Exchange({.from = before.client, .to = before.server, .total = 100'000},
+           {.from = before.server, .to = before.client, .total = 100'000});
+}
+
+TEST_F(SpliceMixed, ByAMessageToASocketThatTurned) {
+  Pair pair = Spliced();
+  ASSERT_EQ(fcntl(pair.client.get(), F_SETFL, 0), 0);
+  SendAll(pair.server, "by tcp");
+  EXPECT_EQ(ReceiveSome(pair.client, 6), "by tcp");
+  EXPECT_EQ(stats().peer_blocking, 1u);
+  ExpectMixed();
+}
+
+TEST_F(SpliceMixed, ByAWalkThatSeesASocketThatTurned) {
+  Pair pair = Spliced();
+  ASSERT_EQ(fcntl(pair.client.get(), F_SETFL, 0), 0);
+  ASSERT_TRUE(node_.kernel().RunLateInsertion(client_pod_.netns.get()).ok());
+  ExpectMixed();
+}
+
+TEST_F(SpliceMixed, ByTheSecondWalkAndForGoodForThatSocket) {
+  Pair first = Connected(Blocking::kNo, Blocking::kNo);
+  FirstWalk();
+  EXPECT_EQ(stats().inserted, 1u);  // the server
+  ASSERT_EQ(fcntl(first.client.get(), F_SETFL, 0), 0);
+  Settle();
+  ASSERT_EQ(fcntl(first.client.get(), F_SETFL, O_NONBLOCK), 0);
+  ExpectMixed();
+  EXPECT_EQ(stats().inserted, 3u);
+}
+
+// A process that connects once, does not block and stays. `wanted` != 0: with that pid.
+class Connecting {
+ public:
+  Connecting(const Pod& pod, const SocketAddress& to, pid_t wanted = 0) {
+    clone_args arguments{};
+    arguments.exit_signal = SIGCHLD;
+    if (wanted != 0) {
+      arguments.set_tid = reinterpret_cast<uintptr_t>(&wanted);
+      arguments.set_tid_size = 1;
+    }
+    fflush(nullptr);
+    pid_ = static_cast<pid_t>(syscall(SYS_clone3, &arguments, sizeof arguments));
+    if (pid_ == 0) {
+      const UniqueFd fd = TcpSocket(pod, AF_INET, Blocking::kNo);
+      if (Connect(fd, to) == 0) pause();
+      _exit(1);
+    }
+    EXPECT_GT(pid_, 0) << strerror(errno);
+  }
+  ~Connecting() {
+    if (pid_ <= 0) return;
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_ = -1;
+};
+
+TEST_F(SpliceTest, AProcessIdThatIsUsedAgainIsUnknown) {
+  pid_t pid = 0;
+  {
+    const Connecting first(client_pod_, server_pod_.At(kPort));
+    const UniqueFd accepted = Accept(server_, Blocking::kNo);
+    Settle();
+    ASSERT_EQ(stats().inserted, 2u);
+    pid = first.pid();
+  }
+  const Connecting second(client_pod_, server_pod_.At(kPort), pid);
+  ASSERT_EQ(second.pid(), pid);
+  const UniqueFd accepted = Accept(server_, Blocking::kNo);
+  EXPECT_EQ(stats().inserted, 3u);  // the server
+  Settle();
+  EXPECT_EQ(stats().inserted, 4u);
 }
 
 TEST_F(SpliceTest, ABlockingClientKeepsItsConnectionOut) {
@@ -180,12 +353,13 @@ TEST_F(SpliceTest, ABlockingClientKeepsItsConnectionOut) {
 
 TEST_F(SpliceTest, ABlockingServerIsLearnedAndKeptOutWithItsClients) {
   Pair first = Connected(Blocking::kNo, Blocking::kYes);
-  EXPECT_EQ(stats().inserted, 1u);  // the client: nothing is known of the server yet
-  node_.Events();
-  EXPECT_TRUE(node_.kernel().RunDueLateInsertions());  // seen blocking once: may be about to change
-  EXPECT_FALSE(node_.kernel().RunDueLateInsertions());  // twice: learned
+  FirstWalk();  // seen blocking once: may be about to change
+  EXPECT_EQ(stats().inserted, 0u);
+  Settle();  // twice: learned
+  const uint64_t inserted = stats().inserted;
+  EXPECT_LE(inserted, 1u);  // the client, if its pod was walked before the server's
   Pair next = Connected(Blocking::kNo, Blocking::kYes);
-  EXPECT_EQ(stats().inserted, 1u);
+  EXPECT_EQ(stats().inserted, inserted);
   for (Pair* pair : {&first, &next}) {
     SendAll(pair->client, "over tcp");
     EXPECT_EQ(ReceiveSome(pair->server, 8), "over tcp");
@@ -197,6 +371,135 @@ TEST_F(SpliceTest, ABlockingServerIsLearnedAndKeptOutWithItsClients) {
   ASSERT_EQ(ioctl(next.server.get(), FIONREAD, &queued), 0);
   EXPECT_EQ(queued, 5);  // 0 for a socket in the map
 }
+
+// What a client that turns blocking does, in a process of its own: hiredis (redis-cli) connects
+// O_NONBLOCK, clears the flag and reads.
+struct Outcome {
+  ssize_t bytes;
+  int error;
+};
+
+int report_fd = -1;
+
+void OnSignal(int) {
+  const char note = 's';
+  (void)!write(report_fd, &note, 1);
+}
+
+class TurningBlocking {
+ public:
+  // Connects once for each byte it is told, and reports how its recv() ended.
+  TurningBlocking(const Pod& pod, const SocketAddress& to) {
+    int pair[2];
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+    fflush(nullptr);
+    pid_ = fork();
+    if (pid_ == 0) {
+      close(pair[0]);
+      Run(pod, to, pair[1]);
+    }
+    close(pair[1]);
+    control_ = UniqueFd(pair[0]);
+  }
+  ~TurningBlocking() {
+    control_ = UniqueFd();
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  void Go() { ASSERT_EQ(write(control_.get(), "g", 1), 1); }
+  // Waits until it sleeps in recv(); false if it came back (or after 5 s).
+  bool SleepsInRecv() {
+    const std::string wanted = std::to_string(SYS_recvfrom) + " ";
+    for (int i = 0; i < 5000; ++i) {
+      std::ifstream file("/proc/" + std::to_string(pid_) + "/syscall");
+      std::string line;
+      std::getline(file, line);
+      // Its main thread makes no other recv() on a stream than the one that is looked for.
+      if (line.rfind(wanted, 0) == 0) return true;
+      pollfd over{control_.get(), POLLIN, 0};
+      if (poll(&over, 1, 1) != 0) return false;
+    }
+    return false;
+  }
+  void Signal() {
+    ASSERT_EQ(kill(pid_, SIGUSR1), 0);
+    char note = 0;
+    ASSERT_TRUE(WaitFor(control_, POLLIN));
+    ASSERT_EQ(read(control_.get(), &note, 1), 1);
+    ASSERT_EQ(note, 's');
+  }
+  Outcome Result() {
+    Outcome outcome{-2, 0};
+    EXPECT_TRUE(WaitFor(control_, POLLIN)) << "still in recv()";
+    EXPECT_EQ(recv(control_.get(), &outcome, sizeof outcome, MSG_DONTWAIT),
+              static_cast<ssize_t>(sizeof outcome));
+    return outcome;
+  }
+
+ private:
+  [[noreturn]] static void Run(const Pod& pod, const SocketAddress& to, int control) {
+    report_fd = control;
+    struct sigaction action{};
+    action.sa_handler = OnSignal;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGUSR1, &action, nullptr);
+    char go;
+    while (read(control, &go, 1) == 1) {
+      const UniqueFd fd = TcpSocket(pod, AF_INET, Blocking::kNo);
+      if (Connect(fd, to) != 0 || fcntl(fd.get(), F_SETFL, 0) != 0) _exit(1);
+      char buffer[16];
+      Outcome outcome{};
+      outcome.bytes = recv(fd.get(), buffer, sizeof buffer, 0);
+      outcome.error = outcome.bytes < 0 ? errno : 0;
+      if (write(control, &outcome, sizeof outcome) != sizeof outcome) _exit(2);
+    }
+    _exit(0);
+  }
+
+  pid_t pid_ = -1;
+  UniqueFd control_;
+};
+
+struct TurnsBlocking {
+  const char* name;
+  bool signal;   // else the server closes
+  bool walks;    // the due walks run while it sleeps in recv()
+  bool proxied;  // else direct
+};
+
+class SpliceBlocking : public SpliceTest, public testing::WithParamInterface<TurnsBlocking> {};
+
+TEST_P(SpliceBlocking, RecvNeverAnswersEagain) {
+  const Node::Listeners listeners = node_.Listen(client_pod_);
+  const SocketAddress to = GetParam().proxied ? SocketAddress{*IpAddress::Parse("203.0.113.9"), 443}
+                                              : server_pod_.At(kPort);
+  TurningBlocking client(client_pod_, to);
+  for (int connection = 1; connection <= 3; ++connection) {
+    SCOPED_TRACE(connection);
+    client.Go();
+    UniqueFd accepted = Accept(GetParam().proxied ? listeners.outbound : server_, Blocking::kNo);
+    ASSERT_TRUE(client.SleepsInRecv());
+    if (GetParam().walks) Settle();
+    if (GetParam().signal) {
+      client.Signal();
+      ASSERT_TRUE(client.SleepsInRecv()) << "recv() failed: " << strerror(client.Result().error);
+      SendAll(accepted, "hello");
+    } else {
+      accepted = UniqueFd();
+    }
+    const Outcome outcome = client.Result();
+    EXPECT_EQ(outcome.bytes, GetParam().signal ? 5 : 0) << strerror(outcome.error);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Clients, SpliceBlocking,
+                         testing::Values(TurnsBlocking{"FinFirst", false, false, false},
+                                         TurnsBlocking{"FinWalked", false, true, false},
+                                         TurnsBlocking{"SignalFirst", true, false, false},
+                                         TurnsBlocking{"SignalWalked", true, true, false},
+                                         TurnsBlocking{"FinProxied", false, true, true},
+                                         TurnsBlocking{"SignalProxied", true, true, true}),
+                         [](const auto& each) { return std::string(each.param.name); });
 
 TEST_F(SpliceTest, AReaderThatBecomesBlockingIsServedByTcp) {
   Pair pair = Spliced();
@@ -223,8 +526,7 @@ TEST_F(SpliceTest, BytesSentBeforeTheInsertionAreNotOvertaken) {
     ASSERT_EQ(Connect(client, server_pod_.At(static_cast<uint16_t>(9000 + i))), 0);
     SendAll(client, Bytes(0, 1000));
     UniqueFd accepted = Accept(server_, Blocking::kNo);
-    node_.Events();
-    ASSERT_FALSE(node_.kernel().RunDueLateInsertions());
+    Settle();
     const SpliceStats before = stats();
     SendAll(client, Bytes(1000, 1000));  // both in the map now, 1000 bytes unread
     EXPECT_EQ(stats().messages, before.messages);
@@ -320,11 +622,17 @@ TEST_F(SpliceTest, TheCloseEventCountsSplicedBytesAndTheMapsAreEmptyAfterwards) 
 
 TEST_F(SpliceTest, TheProxysLegsAreSplicedFromTheFirstByte) {
   Node::Listeners listeners = node_.Listen(client_pod_);
-  UniqueFd client = TcpSocket(client_pod_, AF_INET, Blocking::kNo);
   const SocketAddress elsewhere{*IpAddress::Parse("203.0.113.9"), 443};
-  ASSERT_EQ(Connect(client, elsewhere), 0);
-  UniqueFd accepted = Accept(listeners.outbound, Blocking::kNo);
+  UniqueFd first = TcpSocket(client_pod_, AF_INET, Blocking::kNo);
+  ASSERT_EQ(Connect(first, elsewhere), 0);
+  EXPECT_EQ(stats().inserted, 1u);  // the proxy's end: nothing is known of the client
+  Settle();
   EXPECT_EQ(stats().inserted, 2u);
+  UniqueFd waits = Accept(listeners.outbound, Blocking::kNo);
+  UniqueFd client = TcpSocket(client_pod_, AF_INET, Blocking::kNo);
+  ASSERT_EQ(Connect(client, elsewhere), 0);
+  EXPECT_EQ(stats().inserted, 4u);
+  UniqueFd accepted = Accept(listeners.outbound, Blocking::kNo);
   Exchange({.from = client, .to = accepted, .total = 1'000'000},
            {.from = accepted, .to = client, .total = 1'000'000});
   EXPECT_GT(stats().messages, 0u);
@@ -349,8 +657,8 @@ TEST_F(SpliceTest, APodThatReachesItselfByAVipIsRight) {
   UniqueFd client = TcpSocket(server_pod_, AF_INET, Blocking::kNo);
   ASSERT_EQ(Connect(client, vip), 0);
   UniqueFd accepted = Accept(server_, Blocking::kNo);
-  node_.Events();
-  node_.kernel().RunDueLateInsertions();
+  Settle();
+  EXPECT_EQ(stats().inserted, 2u);
   Exchange({.from = client, .to = accepted, .total = 1'000'000},
            {.from = accepted, .to = client, .total = 1'000'000});
   EXPECT_EQ(PeerName(client), vip);

@@ -108,6 +108,23 @@ pid_t MeshTest::PidOf(const std::string& node, const std::string& program) {
   return 0;
 }
 
+uint64_t MeshTest::SpliceCount(const std::string& name) {
+  auto status = story().Agent("node-a", "/status");
+  EXPECT_TRUE(status.ok()) << status.status();
+  if (!status.ok()) return 0;
+  const nlohmann::json& splice = (*status)["splice"];
+  const nlohmann::json& counts = splice.contains(name) ? splice : splice["by_tcp"];
+  EXPECT_TRUE(counts.contains(name)) << name;
+  return counts.value(name, uint64_t{0});
+}
+
+absl::StatusOr<cli::ProcessId> MeshTest::StartRedisTraffic(int connections) {
+  return mesh().topology().Start("redis-traffic",
+                                 {"redis-benchmark", "-h", "10.244.1.20", "-c",
+                                  absl::StrCat(connections), "-t", "set,get", "-q", "-l"},
+                                 mesh().Netns("client"));
+}
+
 int MeshTest::Answered200(const std::string& pod, const std::string& url, int n) {
   auto answers = story().Fetch({.pod = pod, .url = absl::StrCat(url, "[1-", n, "]")});
   return answers.ok() ? cli::CountByStatus(*answers)[200] : 0;

@@ -36,6 +36,10 @@ class MeshTest : public testing::Test {
   int Answered200(const std::string& pod, const std::string& url, int n);
   std::string Redis(const std::string& pod, std::vector<std::string> arguments,
                     const std::string& input = "");
+  // One of node-a's counts of the splice, as /status names it ("messages", or one of "by_tcp").
+  uint64_t SpliceCount(const std::string& name);
+  // redis-benchmark without end between two pods of node-a, over `connections`.
+  absl::StatusOr<cli::ProcessId> StartRedisTraffic(int connections);
 
  public:
   static void TearDownWorld();
