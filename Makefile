@@ -7,7 +7,7 @@ CTEST_FLAGS ?=
 # Parallel test runs disturb the ones that measure time or use the whole machine: only the pure ones run side by side.
 CTEST = ctest --output-on-failure --no-tests=error $(CTEST_FLAGS)
 
-.PHONY: help setup build release test unit-test lint fmt asan tsan fuzz bench demo soak kernel-test cluster-test clean
+.PHONY: bench-balancer help setup build release test unit-test lint fmt asan tsan fuzz bench demo soak kernel-test cluster-test clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,9 @@ fmt: setup ## Format our C++ and BPF files
 
 bench: release ## Benchmarks: direct, null relay, Weft same node and across nodes. Prints a table, writes build/bench.json
 	@tests/bench/run.sh
+
+bench-balancer: release ## The L4 balancer: nanoseconds a packet, memory, disruption, beside Katran's figures. Root
+	@build/release/bin/weft-balancer-bench
 
 clean: ## Remove build/ (the cache stays: rm -r ~/.cache/weft)
 	@rm -rf build

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// Nanoseconds a packet, memory and disruption of the L4 balancer, by BPF_PROG_TEST_RUN: no NIC, no
+// stack. Prints a table beside Katran's figures of the same kind. Root only; alone on its CPU it
+// measures best: of many short runs the least is shown, and the median beside it.
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "control/bpf/balancer.h"
+#include "tests/bench/balancer/harness.h"
+
+extern "C" {
+extern const char weft_bpf_harness[], weft_bpf_harness_end[];
+}
+
+namespace weft::bpf {
+namespace {
+
+constexpr int kRuns = 60;
+constexpr uint32_t kRepeat = 100'000;
+constexpr int kCpu = 1;
+constexpr int kVips = 512;
+constexpr int kBackends = 16;
+
+[[noreturn]] void Fail(const std::string& what) {
+  fprintf(stderr, "balancer bench: %s\n", what.c_str());
+  exit(1);
+}
+
+void Must(const absl::Status& status) {
+  if (!status.ok()) Fail(std::string(status.message()));
+}
+
+IpAddress Ip(const std::string& text) {
+  const std::optional<IpAddress> ip = IpAddress::Parse(text);
+  if (!ip) Fail("no address: " + text);
+  return *ip;
+}
+
+BalancerVip VipOf(int number, int backends, Encapsulation encapsulation, bool v6) {
+  BalancerVip vip;
+  vip.address = {Ip((v6 ? "2001:db8::" : "192.0.2.") + std::to_string(number % 250 + 1)),
+                 static_cast<uint16_t>(80 + number / 250)};
+  for (int i = 0; i < backends; ++i) {
+    BalancerBackend backend;
+    backend.address = Ip((v6 ? "fd00::" : "10.1.0.") + std::to_string(i + 1));
+    backend.encapsulation = encapsulation;
+    backend.next_hop = MacAddress{2, 0, 0, 0, 0, 1};
+    vip.backends.push_back(backend);
+  }
+  return vip;
+}
+
+// A TCP segment of 40 (60) bytes to a VIP.
+void FillFrame(bench_harness& harness, const SocketAddress& to, uint8_t tcp_flags) {
+  uint8_t frame[BENCH_FRAME_BYTES] = {2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 3};
+  const bool v6 = !to.ip.is_v4();
+  uint8_t* ip = frame + 14;
+  uint8_t* tcp = ip + (v6 ? 40 : 20);
+  harness.v6 = v6;
+  if (v6) {
+    frame[12] = 0x86, frame[13] = 0xdd;
+    ip[0] = 0x60, ip[5] = 20, ip[6] = 6, ip[7] = 64;
+    const IpAddress from = Ip("2001:db8:1::1");
+    memcpy(ip + 8, from.bytes.data(), 16);
+    memcpy(ip + 24, to.ip.bytes.data(), 16);
+    harness.first = 0;
+  } else {
+    frame[12] = 8;
+    ip[0] = 0x45, ip[3] = 40, ip[8] = 64, ip[9] = 6;
+    memcpy(ip + 16, to.ip.bytes.data() + 12, 4);
+    harness.first = htonl(0x64000000);  // 100.0.0.0: no carry as long as flows < 2^24
+  }
+  tcp[0] = 0x30, tcp[1] = 0x39;
+  const uint16_t port_be = htons(to.port);
+  memcpy(tcp + 2, &port_be, 2);
+  tcp[12] = 0x50, tcp[13] = tcp_flags;
+  memcpy(harness.frame, frame, sizeof frame);
+}
+
+struct Figure {
+  double least = 0;
+  double median = 0;
+};
+
+class Harness {
+ public:
+  Harness();
+  bench_harness& state() { return *state_; }
+  // Runs the wrapper around `program` so often; the verdict of the last run must be `verdict`.
+  double Run(int program, uint32_t repeat, uint32_t verdict);
+  // Net of the empty wrapper, both measured in turns.
+  Figure Measure(int program, uint64_t flows, uint32_t verdict, bool warm);
+  int empty() const { return empty_; }
+
+ private:
+  bpf_object* object_ = nullptr;
+  bench_harness* state_ = nullptr;
+  int wrapper_ = -1;
+  int empty_ = -1;
+  int jump_ = -1;
+};
+
+Harness::Harness() {
+  object_ = bpf_object__open_mem(
+      weft_bpf_harness, static_cast<size_t>(weft_bpf_harness_end - weft_bpf_harness), nullptr);
+  if (object_ == nullptr || bpf_object__load(object_) != 0) Fail("the harness does not load");
+  wrapper_ = bpf_program__fd(bpf_object__find_program_by_name(object_, "bench_wrapper"));
+  empty_ = bpf_program__fd(bpf_object__find_program_by_name(object_, "bench_empty"));
+  jump_ = bpf_object__find_map_fd_by_name(object_, "jump");
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, object_) {
+    size_t size = 0;
+    if (std::string_view(bpf_map__name(map)).ends_with(".bss")) {
+      state_ = static_cast<bench_harness*>(bpf_map__initial_value(map, &size));
+    }
+  }
+  if (state_ == nullptr) Fail("the harness has no state");
+}
+
+double Harness::Run(int program, uint32_t repeat, uint32_t verdict) {
+  const uint32_t zero = 0;
+  if (bpf_map_update_elem(jump_, &zero, &program, BPF_ANY) != 0) Fail("cannot jump to the program");
+  uint8_t in[BENCH_FRAME_BYTES] = {};
+  uint8_t out[512];
+  bpf_test_run_opts options{};
+  options.sz = sizeof options;
+  options.data_in = in;
+  options.data_size_in = sizeof in;
+  options.data_out = out;
+  options.data_size_out = sizeof out;
+  options.repeat = static_cast<int>(repeat);
+  if (bpf_prog_test_run_opts(wrapper_, &options) != 0) Fail(strerror(errno));
+  if (options.retval != verdict) Fail("verdict " + std::to_string(options.retval));
+  return options.duration;
+}
+
+Figure Harness::Measure(int program, uint64_t flows, uint32_t verdict, bool warm) {
+  state_->flows = flows;
+  state_->next = 0;
+  // Twice round: a flow is live with its second packet.
+  for (uint64_t done = 0; warm && done < 2 * flows; done += kRepeat) Run(program, kRepeat, verdict);
+  std::vector<double> with;
+  std::vector<double> without;
+  for (int i = 0; i < kRuns; ++i) {
+    with.push_back(Run(program, kRepeat, verdict));
+    without.push_back(Run(empty_, kRepeat, 3));
+  }
+  std::sort(with.begin(), with.end());
+  std::sort(without.begin(), without.end());
+  return {with.front() - without.front(), with[kRuns / 2] - without[kRuns / 2]};
+}
+
+void Print(const char* name, const Figure& figure, int katran, int goal) {
+  printf("  %-44s %6.0f %6.0f", name, figure.least, figure.median);
+  if (katran != 0) printf(" %8d %6d  %s", katran, goal, figure.least <= goal ? "held" : "MISSED");
+  printf("\n");
+  fflush(stdout);
+}
+
+std::unique_ptr<Balancer> Load() {
+  BalancerConfig config;
+  config.source4 = Ip("10.0.0.1");
+  config.source6 = Ip("fd00:1::1");
+  config.flow4_bits = 18;  // 1.3 million flows a CPU
+  config.flow6_bits = 18;
+  absl::StatusOr<std::unique_ptr<Balancer>> balancer = Balancer::Load(config);
+  Must(balancer.status());
+  return std::move(*balancer);
+}
+
+void Nanoseconds(Harness& harness, Balancer& balancer) {
+  const int xdp = balancer.ProgramFd(BalancerHook::kXdpNative);
+  const SocketAddress vip = VipOf(7, 1, Encapsulation::kIpip, false).address;
+  const auto measure = [&](const char* name, const SocketAddress& to, uint8_t flags, uint64_t flows,
+                           uint32_t verdict, bool warm, int katran, int goal) {
+    balancer.ForgetFlows();
+    FillFrame(harness.state(), to, flags);
+    Print(name, harness.Measure(xdp, flows, verdict, warm), katran, goal);
+  };
+  constexpr uint8_t kAck = 0x10;
+  constexpr uint8_t kSyn = 0x02;
+  printf("XDP entry, ns a packet net of the wrapper         least median   Katran   goal\n");
+  measure("established, 1 flow", vip, kAck, 1, 3, true, 104, 85);
+  measure("established, 100 000 flows", vip, kAck, 100'000, 3, true, 272, 220);
+  measure("established, 500 000 flows", vip, kAck, 500'000, 3, true, 335, 270);
+  measure("SYN, each of a new flow", vip, kSyn, 1 << 23, 3, true, 264, 220);
+  measure("not a VIP", {Ip("198.51.100.1"), 80}, kAck, 1, 2, true, 47, 30);
+  const SocketAddress vip6 = VipOf(7, 1, Encapsulation::kIpip, true).address;
+  measure("IPv6 in IPv6, 1 flow", vip6, kAck, 1, 3, true, 0, 0);
+  measure("IPv6 in IPv6, 500 000 flows", vip6, kAck, 500'000, 3, true, 0, 0);
+}
+
+int Main() {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  CPU_SET(kCpu, &cpus);
+  if (sched_setaffinity(0, sizeof cpus, &cpus) != 0) Fail("cannot bind to CPU 1");
+  std::unique_ptr<Balancer> balancer = Load();
+  for (int i = 0; i < kVips; ++i) {
+    Must(balancer->SetVip(VipOf(i, kBackends, Encapsulation::kIpip, false)));
+  }
+  Must(balancer->SetVip(VipOf(7, kBackends, Encapsulation::kIpip, true)));
+  Harness harness;
+  Nanoseconds(harness, *balancer);
+  const BalancerMemory memory = balancer->Memory();
+  printf("memory: rings %.1f MB in use for %d VIPs of %d backends, space %.1f MB\n",
+         static_cast<double>(memory.rings) / 1e6, kVips, kBackends,
+         static_cast<double>(memory.ring_space) / 1e6);
+  printf("verified instructions: tc %u, xdp %u\n",
+         balancer->VerifiedInstructions(BalancerHook::kTc),
+         balancer->VerifiedInstructions(BalancerHook::kXdpNative));
+  return 0;
+}
+
+}  // namespace
+}  // namespace weft::bpf
+
+int main() { return weft::bpf::Main(); }
