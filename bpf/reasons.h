@@ -19,7 +19,6 @@
 	X(NOT_ADMITTED, "not_admitted", "a direct connection arrived without an admission")        \
 	X(NO_ORIGINAL_DESTINATION, "no_original_destination",                                      \
 	  "the proxy got a connection that no capture program announced")                          \
-	X(SPLICED, "spliced", "bytes move from socket to socket in the kernel")                    \
 	X(CLOSED, "closed", "ended normally")                                                      \
 	X(PEER_RESET, "peer_reset", "the other side reset the connection")                         \
 	X(IO_ERROR, "io_error", "the operating system reported an error")                          \

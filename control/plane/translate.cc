@@ -3,6 +3,7 @@
 #include "control/plane/translate.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "absl/strings/str_cat.h"
 #include "control/plane/references.h"
@@ -71,12 +72,26 @@ model::Cluster ClusterOf(const Service& service, const Service::Port& port, std:
   return cluster;
 }
 
-model::Endpoints EndpointsResource(const ManifestSet& set, const Service& service,
-                                   const Service::Port& port, std::string name) {
+using AddressSet = std::unordered_set<IpAddress, AddressHash>;
+
+// Where endpoints are of the mesh: a proxy that has one of them without its workload must know.
+AddressSet MeshAddresses(const ManifestSet& set) {
+  AddressSet addresses;
+  for (const Workload* workload : set.All<Workload>()) {
+    if (workload->finished || !IsInMesh(*workload, set)) continue;
+    addresses.insert(workload->addresses.begin(), workload->addresses.end());
+  }
+  return addresses;
+}
+
+model::Endpoints EndpointsResource(const std::vector<ServiceEndpoint>& endpoints,
+                                   const AddressSet& mesh, std::string name) {
   model::Endpoints resource{.cluster = std::move(name)};
-  for (const ServiceEndpoint& each : EndpointsOf(set, service, port)) {
-    resource.endpoints.push_back(
-        {.address = each.address, .health = each.health, .locality = {.zone = each.zone}});
+  for (const ServiceEndpoint& each : endpoints) {
+    resource.endpoints.push_back({.address = each.address,
+                                  .health = each.health,
+                                  .locality = {.zone = each.zone},
+                                  .in_mesh = mesh.contains(each.address.ip)});
   }
   return resource;
 }
@@ -227,12 +242,13 @@ std::vector<ServiceEndpoint> EndpointsOf(const ManifestSet& set, const Service& 
 Configuration Translate(const ManifestSet& set, const TranslateOptions& options,
                         Problems* problems) {
   Configuration out;
+  const AddressSet mesh = MeshAddresses(set);
   for (const Service* service : set.All<Service>()) {
     for (const Service::Port& port : service->ports) {
       const std::string name = OutboundName(port.port, "", HostOf(*service, options));
       const bool is_l7 = IsL7(set, *service, port);
       out.clusters.push_back(ClusterOf(*service, port, name));
-      out.endpoints.push_back(EndpointsResource(set, *service, port, name));
+      out.endpoints.push_back(EndpointsResource(EndpointsOf(set, *service, port), mesh, name));
       CheckTargetName(set, *service, port, problems);
       for (size_t i = 0; i < service->addresses.size(); ++i) {
         // A listener has one address; those of further families carry it in their name.

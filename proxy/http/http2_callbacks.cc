@@ -42,6 +42,7 @@ const nghttp2_session_callbacks* Http2Callbacks::Table() {
   static const nghttp2_session_callbacks* const kTable = [] {
     nghttp2_session_callbacks* table = nullptr;
     WEFT_CHECK(nghttp2_session_callbacks_new(&table) == 0);
+    nghttp2_session_callbacks_set_on_begin_frame_callback(table, &OnBeginFrame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(table, &OnBeginHeaders);
     nghttp2_session_callbacks_set_on_header_callback(table, &OnHeader);
     nghttp2_session_callbacks_set_on_frame_recv_callback(table, &OnFrame);
@@ -53,6 +54,14 @@ const nghttp2_session_callbacks* Http2Callbacks::Table() {
     return table;
   }();
   return kTable;
+}
+
+// No other frame may come within a header block, so any that does ends it. A block that we gave up
+// ends with its stream: nghttp2 reads past the rest without telling.
+int Http2Callbacks::OnBeginFrame(nghttp2_session*, const nghttp2_frame_hd* head, void* self) {
+  if (head->type == NGHTTP2_CONTINUATION) return 0;
+  Self(self).head_stream_ = head->type == NGHTTP2_HEADERS ? head->stream_id : 0;
+  return 0;
 }
 
 int Http2Callbacks::OnBeginHeaders(nghttp2_session*, const nghttp2_frame* frame, void* self) {
@@ -177,6 +186,8 @@ void Http2Callbacks::OnGoAway(Http2Session& session, const nghttp2_goaway& goawa
 
 int Http2Callbacks::OnFrame(nghttp2_session* nghttp2, const nghttp2_frame* frame, void* self) {
   Http2Session& session = Self(self);
+  session.head_stream_ = 0;
+  if (frame->hd.type == NGHTTP2_SETTINGS) session.settings_seen_ = true;
   switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
       FinishHeaders(session, frame);
@@ -240,6 +251,7 @@ int Http2Callbacks::OnData(nghttp2_session*, uint8_t, int32_t id, const uint8_t*
 
 int Http2Callbacks::OnClose(nghttp2_session*, int32_t id, uint32_t error_code, void* self) {
   Http2Session& session = Self(self);
+  if (session.head_stream_ == id) session.head_stream_ = 0;
   Http2Stream* stream = session.Find(id);
   if (stream == nullptr) return 0;
   const bool complete = stream->receive_ended && stream->send_ended && stream->body.empty() &&

@@ -11,6 +11,7 @@ struct Http2Callbacks {
   // One immutable table for all sessions.
   static const nghttp2_session_callbacks* Table();
 
+  static int OnBeginFrame(nghttp2_session*, const nghttp2_frame_hd* head, void* self);
   static int OnBeginHeaders(nghttp2_session*, const nghttp2_frame* frame, void* self);
   static int OnHeader(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name,
                       size_t name_size, const uint8_t* value, size_t value_size, uint8_t flags,

@@ -60,6 +60,10 @@ class Http2Session final : public Session {
   size_t open_streams() const override { return streams_.size(); }
   bool can_open_stream() const override;
   bool finished() const override;
+  bool receiving_head() const override {
+    return role_ == Role::kServer && failed_ == WEFT_R_NONE &&
+           (!settings_seen_ || head_stream_ != 0);
+  }
   bool is_http2() const override { return true; }
 
  private:
@@ -103,6 +107,8 @@ class Http2Session final : public Session {
   std::vector<nghttp2_nv> fields_;      // scratch of Submit*()
   size_t connection_credit_bytes_ = 0;  // window of streams that are gone, to be given back
   Reason failed_ = WEFT_R_NONE;
+  bool settings_seen_ = false;  // the peer's first
+  StreamId head_stream_ = 0;    // whose header block has begun and is not complete
   bool draining_ = false;
   bool final_goaway_submitted_ = false;
   bool peer_is_draining_ = false;

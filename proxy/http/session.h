@@ -137,7 +137,8 @@ class Session {
   // HTTP/1 in raw mode: our direction has ended. Once Output() is written, send FIN and go on
   // reading until finished().
   virtual bool output_ended() const { return false; }
-  // HTTP/1 server: a request's head has begun and is not complete.
+  // Server: a request's head has begun and is not complete; HTTP/2: also before the peer's first
+  // SETTINGS.
   virtual bool receiving_head() const { return false; }
   virtual bool is_http2() const = 0;
 };

@@ -165,7 +165,6 @@ json WorkloadsJson(const model::Snapshot& snapshot,
          {"namespace", workload->namespace_name},
          {"name", workload->name},
          {"addresses", addresses},
-         {"strict_mtls", workload->strict_mtls},
          {"certificate", snapshot.certificates.contains(workload->identity)},
          {"listening", !workers.empty() && std::all_of(workers.begin(), workers.end(), listens)}});
   }

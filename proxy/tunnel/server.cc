@@ -48,6 +48,7 @@ TunnelServer::TunnelServer(ServerHandler& handler, ServerArgs args)
             .transport = std::move(args.stream),
             .role = http::Role::kServer,
             .scratch = args.scratch}),
+      idle_timeout_(args.idle_timeout),
       quiet_(args.executor) {
   mux_.on_request = [this](std::unique_ptr<TunnelStream> stream, http::RequestHead head) {
     OnRequest(std::move(stream), std::move(head));
@@ -55,9 +56,21 @@ TunnelServer::TunnelServer(ServerHandler& handler, ServerArgs args)
 }
 
 Task<Reason> TunnelServer::Serve() {
+  WatchIdle();
   Reason reason = co_await mux_.Run();
+  idle_.reset();
   while (serving_ > 0) co_await quiet_.Wait();
   co_return reason;
+}
+
+void TunnelServer::WatchIdle() {
+  using std::chrono::milliseconds;
+  milliseconds left = idle_timeout_;
+  if (mux_.streams() == 0) {
+    left -= std::chrono::floor<milliseconds>(Mux::Clock::now() - mux_.idle_since());
+    if (left.count() <= 0) return mux_.Close(WEFT_R_IDLE_TIMEOUT);
+  }
+  idle_.emplace(executor_, left, [this] { WatchIdle(); });
 }
 
 void TunnelServer::Recheck() {
@@ -105,7 +118,7 @@ Task<std::unique_ptr<net::Stream>> TunnelServer::Open(TunnelStream& stream,
   std::optional<SocketAddress> destination = SocketAddress::Parse(head.authority);
   bool valid =
       head.method == "CONNECT" && head.protocol.empty() && destination && destination->port != 0;
-  if (!valid || !handler_.ServesAddress(destination->ip)) {
+  if (!valid || !handler_.Serves(*destination)) {
     record.reason = WEFT_R_HBONE_BAD_REQUEST;
     Answer(stream, 400);
     co_return nullptr;

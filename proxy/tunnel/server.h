@@ -4,11 +4,14 @@
 // application, answered 200 only then, and pumped. Thread: the worker's. Owns its streams; borrows
 // the handler.
 #pragma once
+#include <chrono>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "proxy/net/deadline.h"
 #include "proxy/net/stream.h"
 #include "proxy/policy/policy_index.h"
 #include "proxy/tunnel/mux.h"
@@ -31,7 +34,7 @@ struct ServedStream {
 class ServerHandler {
  public:
   virtual ~ServerHandler() = default;
-  virtual bool ServesAddress(const IpAddress& address) const = 0;
+  virtual bool Serves(const SocketAddress& destination) const = 0;
   virtual policy::Decision Decide(const policy::Connection& connection) const = 0;
   struct App {
     std::unique_ptr<net::Stream> stream;  // null: `reason` says why
@@ -49,6 +52,8 @@ struct ServerArgs {
   std::string peer_identity;            // verified
   SocketAddress peer;                   // of the TCP connection
   std::span<uint8_t> scratch;           // see MuxArgs
+  // Without a stream for so long it ends. The client's pool lets go first, in order.
+  std::chrono::milliseconds idle_timeout = std::chrono::minutes(10);
 };
 
 class TunnelServer final {
@@ -71,6 +76,9 @@ class TunnelServer final {
   Task<std::unique_ptr<net::Stream>> Open(TunnelStream& stream, const http::RequestHead& head,
                                           ServedStream& record);
 
+  // Ends the connection if it has been idle for long enough, or looks again when it might be.
+  void WatchIdle();
+
   // Let in by policy, in the frame of ServeStream().
   struct Judged {
     TunnelStream* stream;
@@ -83,6 +91,8 @@ class TunnelServer final {
   std::string peer_identity_;
   SocketAddress peer_;
   Mux mux_;
+  std::chrono::milliseconds idle_timeout_;
+  std::optional<net::Deadline> idle_;
   Signal quiet_;
   size_t serving_ = 0;
 };

@@ -23,7 +23,8 @@ struct ConnectRequest {
   SocketAddress client;  // the downstream's own address: what the upstream application shall see
   SocketAddress destination;  // the endpoint
   std::shared_ptr<const model::Cluster>
-      cluster;  // may be null (pass through); for connect_timeout and TLS
+      cluster;           // may be null (pass through); for connect_timeout and TLS
+  bool in_mesh = false;  // model::Endpoint::in_mesh of the endpoint: by tunnel or not at all
 };
 
 struct ConnectResult {

@@ -122,6 +122,7 @@ void Exchange::KeepBody(std::span<const uint8_t> data) {
   services_.replay_bytes += data.size();
   if (body_.size() > forward_->retry_buffer_bytes ||
       services_.replay_bytes > HttpServicesState::kMaxReplayBytes) {
+    outgrew_replay_ = true;
     DropReplay();
   }
 }
@@ -214,6 +215,7 @@ void Exchange::OnResponseHead(http::Event& event) {
   const int status = event.response->status;
   ReportOutcome(status >= 500 ? upstream::Outcome::kServerError : upstream::Outcome::kSuccess);
   if (TryRetry(Failure::kStatus, status, event.end_stream)) return;
+  reason_ = retry_refused_;
   if (retries_ > 0 && status < 500) Count(services_.counters.retries_succeeded);
   first_byte_ = services_.now;
   status_ = status;
@@ -367,6 +369,8 @@ void Exchange::Reset() {
   body_sent_ = replay_counted_ = request_held_ = response_held_ = 0;
   attempts_ = retries_ = transparent_retries_ = 0;
   request_complete_ = has_request_trailers_ = may_replay_ = false;
+  outgrew_replay_ = false;
+  retry_refused_ = WEFT_R_NONE;
   fresh_only_ = reported_ = upstream_request_ended_ = up_reused_ = false;
   response_started_ = upgraded_ = is_grpc_ = down_gone_ = false;
   status_ = 0;

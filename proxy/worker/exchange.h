@@ -138,7 +138,8 @@ class Exchange final {
   size_t body_sent_ = 0;       // of body_, in this attempt
   size_t replay_counted_ = 0;  // of body_, in services_.replay_bytes
   bool may_replay_ = false;
-  size_t request_held_ = 0;  // received and not yet given back to the downstream
+  bool outgrew_replay_ = false;  // the body is more than may be kept for a retry
+  size_t request_held_ = 0;      // received and not yet given back to the downstream
   size_t response_held_ = 0;
 
   // Decision.
@@ -175,6 +176,7 @@ class Exchange final {
   bool is_grpc_ = false;
   int status_ = 0;
   Reason reason_ = WEFT_R_NONE;
+  Reason retry_refused_ = WEFT_R_NONE;  // why the last failure was not retried though it should be
   std::string policy_;
   std::string upstream_identity_;
   SocketAddress upstream_address_;

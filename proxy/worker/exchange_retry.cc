@@ -124,14 +124,19 @@ bool Exchange::TryRetry(Failure failure, int status, bool complete) {
   if (forward_ == nullptr || !forward_->retry || response_started_ || services_.stopping)
     return false;
   const model::RetryPolicy& policy = *forward_->retry;
-  if (!PolicyCovers(failure, status) || retries_ >= policy.num_retries || !CanReplay())
+  retry_refused_ = WEFT_R_NONE;
+  if (!PolicyCovers(failure, status) || retries_ >= policy.num_retries) return false;
+  if (!CanReplay()) {
+    if (outgrew_replay_) retry_refused_ = WEFT_R_BUFFER_LIMIT;
     return false;
+  }
   // The place this attempt has as a retry is free for the next one.
   const bool had_place = retry_admitted_;
   if (had_place) cluster_->Release(Limit::kRetries);
   retry_admitted_ = false;
   if (!cluster_->TryAdmit(Limit::kRetries)) {
     Count(services_.counters.retries_refused);
+    retry_refused_ = WEFT_R_OVERFLOW_RETRIES;
     return false;
   }
   ++retries_;
@@ -155,7 +160,8 @@ bool Exchange::TryRetry(Failure failure, int status, bool complete) {
 
 void Exchange::ReplyToFailure(Failure failure, Reason reason) {
 #define WEFT_RESET_TEXT "upstream connect error or disconnect/reset before headers. reset reason: "
-  LocalReply reply{.reason = reason};
+  // What failed is in the text; the reason says why that was the end of it.
+  LocalReply reply{.reason = retry_refused_ != WEFT_R_NONE ? retry_refused_ : reason};
   switch (failure) {
     case Failure::kConnect:
       reply.body = WEFT_RESET_TEXT "remote connection failure";

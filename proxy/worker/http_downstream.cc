@@ -86,6 +86,7 @@ Exchange* DownstreamConnection::Find(http::StreamId id) {
 
 void DownstreamConnection::OnRequest(http::Event& event) {
   idle_timer_.Clear();
+  head_timer_.Clear();  // if another one has begun already, AfterBatch() gives it its own time
   Exchange* exchange = services_.NewExchange();
   exchanges_.push_back({event.stream, exchange});
   exchange->Start(*this, event);

@@ -101,6 +101,7 @@ Task<void> HttpPool::Connect() {
   request.client = client_;
   request.destination = host_->address();
   request.cluster = cluster_->shared_config();
+  request.in_mesh = host_->endpoint().in_mesh;
   const upstream::ClusterRef cluster = cluster_;  // its row must outlive the release below
   ConnectResult result = co_await services_.options.connector->Connect(std::move(request));
   services_.UpdateNow();
@@ -175,10 +176,22 @@ void HttpPool::Unready(UpstreamConnection& connection) {
 
 void HttpPool::Drain() {
   const std::vector<UpstreamConnection*> all = connections_;
+  for (UpstreamConnection* connection : all) Drain(*connection);
+}
+
+void HttpPool::Drain(UpstreamConnection& connection) {
+  connection.draining_ = true;
+  Unready(connection);
+  if (connection.streams() == 0) connection.Close(WEFT_R_CLOSED);
+}
+
+void HttpPool::DrainPlaintext(const model::Snapshot& snapshot) {
+  const IpAddress& ip = host_->address().ip;
+  const model::Workload* workload = snapshot.FindWorkload(ip);
+  if (!snapshot.IsMarked(ip) && (workload == nullptr || !workload->hbone)) return;
+  const std::vector<UpstreamConnection*> all = connections_;
   for (UpstreamConnection* connection : all) {
-    connection->draining_ = true;
-    Unready(*connection);
-    if (connection->streams() == 0) connection->Close(WEFT_R_CLOSED);
+    if (connection->peer_identity().empty()) Drain(*connection);
   }
 }
 

@@ -86,10 +86,14 @@ class HttpPool final {
   size_t pending() const { return pending_.size(); }
   // Ends idle connections; the others after their last request.
   void Drain();
+  // The same for those that are neither a tunnel nor in place, if the endpoint has become a
+  // workload of the mesh.
+  void DrainPlaintext(const model::Snapshot& snapshot);
   void CloseAll(Reason reason);
 
  private:
   friend class UpstreamConnection;
+  void Drain(UpstreamConnection& connection);
   void EnsureConnecting();
   Task<void> Connect();
   void OnConnected(UpstreamConnection& connection);

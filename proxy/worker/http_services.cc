@@ -163,8 +163,9 @@ HttpServices::~HttpServices() = default;
 void HttpServices::Adopt(std::shared_ptr<const model::Snapshot> snapshot) {
   state_->snapshot = snapshot;
   state_->ForgetRouters();
-  state_->clusters.Adopt(std::move(snapshot));
+  state_->clusters.Adopt(snapshot);
   state_->SweepPools();
+  for (auto& [key, pool] : state_->pools) pool->DrainPlaintext(*snapshot);
 }
 
 void HttpServices::DrainSource(uint32_t workload, uint32_t generation) {

@@ -22,9 +22,10 @@ class WorkloadHandler final : public tunnel::ServerHandler {
   WorkloadHandler(WorkerState& state, std::shared_ptr<const model::LocalWorkload> workload)
       : state_(state), workload_(std::move(workload)) {}
 
-  bool ServesAddress(const IpAddress& address) const override {
-    return std::find(workload_->addresses.begin(), workload_->addresses.end(), address) !=
-           workload_->addresses.end();
+  bool Serves(const SocketAddress& destination) const override {
+    const auto& ips = workload_->addresses;
+    return !IsOwnPort(destination.port) &&
+           std::find(ips.begin(), ips.end(), destination.ip) != ips.end();
   }
   policy::Decision Decide(const policy::Connection& connection) const override {
     return state_.policies.Decide(connection);
@@ -59,12 +60,9 @@ class WorkloadHandler final : public tunnel::ServerHandler {
   std::shared_ptr<const model::LocalWorkload> workload_;
 };
 
-// Why a plaintext connection may not be, today; the workload itself may have become STRICT.
+// Whether a plaintext connection may be, today. STRICT is a policy, too: one that denies whoever
+// has no identity.
 policy::Decision JudgePlaintext(const WorkerState& state, const InboundArgs& args) {
-  std::shared_ptr<const model::LocalWorkload> today = state.FindLocal(args.destination.ip);
-  if (args.workload->strict_mtls || (today != nullptr && today->strict_mtls)) {
-    return {.reason = WEFT_R_PLAINTEXT_REFUSED, .policy = {}};
-  }
   return state.policies.Decide({.source_ip = args.peer.ip, .destination = args.destination});
 }
 
@@ -84,8 +82,8 @@ Task<void> ServeInboundTunnel(WorkerState& state, InboundArgs args) {
   tls::HandshakeResult handshake;
   std::shared_ptr<const tls::TlsContext> context = state.certs.Find(args.workload->identity);
   if (context == nullptr) {
-    args.stream->Close(WEFT_R_NO_CERTIFICATE);
-    handshake.reason = WEFT_R_NO_CERTIFICATE;
+    handshake.reason = state.certs.WhyNot(args.workload->identity);
+    args.stream->Close(handshake.reason);
   } else {
     handshake = co_await tls::TlsAccept(state.executor, std::move(args.stream), std::move(context));
   }

@@ -55,18 +55,18 @@ std::string Encode(std::string_view value) {
 // calls.
 policy::Decision JudgeInPlace(const WorkerState& state, const model::LocalWorkload* source,
                               const IpAddress& client, const SocketAddress& destination) {
-  policy::Decision decision = state.policies.Decide(
+  return state.policies.Decide(
       {.source_identity = source != nullptr ? source->identity : std::string_view(),
        .source_ip = client,
        .destination = destination});
-  std::shared_ptr<const model::LocalWorkload> local = state.FindLocal(destination.ip);
-  if (decision.allowed() && source == nullptr && local != nullptr && local->strict_mtls) {
-    decision.reason = WEFT_R_PLAINTEXT_REFUSED;
-  }
-  return decision;
 }
 
 }  // namespace
+
+bool IsOwnPort(uint16_t port) {
+  return port == WEFT_PORT_OUTBOUND || port == WEFT_PORT_INBOUND || port == WEFT_PORT_HBONE ||
+         port == WEFT_PORT_DNS;
+}
 
 std::string BaggageOf(const model::LocalWorkload& source, const model::Workload* known,
                       const std::string& cluster_id) {
@@ -95,6 +95,7 @@ Task<tunnel::ServerHandler::App> ConnectToApp(WorkerState& state,
                                               SocketAddress client, SocketAddress destination,
                                               milliseconds timeout) {
   using App = tunnel::ServerHandler::App;
+  if (IsOwnPort(destination.port)) co_return App{.reason = WEFT_R_NO_LISTENER};
   net::SocketSource::Result socket =
       co_await state.sockets.Take({.kind = net::SocketKind::kToApp,
                                    .workload = workload->id,
@@ -121,6 +122,11 @@ Task<ConnectResult> MeshConnector::Connect(ConnectRequest request) {
   if (workload != nullptr && workload->hbone) {
     ConnectResult result = co_await ConnectByTunnel(std::move(request), *workload, timeout);
     co_return result;
+  }
+  // Of the mesh by its mark, but by no tunnel that we know of: its workload has not come, was
+  // refused, has gone or says otherwise. Another endpoint may do.
+  if (request.in_mesh || snapshot->IsMarked(request.destination.ip)) {
+    co_return ConnectResult{.reason = WEFT_R_PLAINTEXT_REFUSED};
   }
   ConnectResult result = co_await ConnectOutside(std::move(request), timeout);
   co_return result;
@@ -219,7 +225,7 @@ Task<tunnel::DialResult> MeshConnector::Dial(tunnel::TunnelKey key,
   Clock::time_point until = Clock::now() + timeout;
   std::shared_ptr<const tls::TlsContext> context = state_.certs.Find(key.source_identity);
   if (context == nullptr || source == nullptr)
-    co_return tunnel::DialResult{.reason = WEFT_R_NO_CERTIFICATE};
+    co_return tunnel::DialResult{.reason = state_.certs.WhyNot(key.source_identity)};
   net::SocketSource::Result socket =
       co_await state_.sockets.Take({.kind = net::SocketKind::kTunnel,
                                     .workload = source->id,

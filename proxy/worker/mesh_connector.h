@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The Connector of a worker: in place for a workload this proxy serves, by tunnel for other
 // workloads of the mesh, plain or TLS for the rest. A destination that the workload API calls HBONE
-// is never reached in plaintext, whatever fails. Also the Dialer of the tunnels: a socket in the
-// source's netns, TLS with its identity. Thread: the worker's.
+// or EDS of the mesh is never reached in plaintext, whatever fails. Also the Dialer of the tunnels:
+// a socket in the source's netns, TLS with its identity. Thread: the worker's.
 #pragma once
 #include <memory>
 #include <string>
@@ -35,6 +35,10 @@ class MeshConnector final : public Connector, public tunnel::Dialer {
 
   WorkerState& state_;
 };
+
+// The proxy's own ports in every workload's netns: no application is there, and a connection to one
+// would come back to us. The kernel refuses them, too; this does not rely on it.
+bool IsOwnPort(uint16_t port);
 
 // A to-app socket of `workload`, connected; the application sees `client` as its peer where the
 // kernel programs can tell it.

@@ -103,6 +103,7 @@ Task<TcpUpstream> OpenTcpUpstream(WorkerState& state, TcpDownstreamArgs args) {
     if (!host) break;
     if (attempt > 0) state.telemetry.counters[telemetry::Counter::kConnectRetries].Add();
     request.destination = host->address();
+    request.in_mesh = host->endpoint().in_mesh;
     result.address = host->address();
     host->Begin();
     result.host_ = host;

@@ -264,6 +264,8 @@ absl::Status DecodeTls(const google::protobuf::Any& any, model::UpstreamTls* out
   }
   WEFT_FIELD("common_tls_context.validation_context_sds_secret_config.sds_config",
              CheckConfigSource(secret.sds_config()));
+  // Without a name Envoy would take any certificate that the CA ever signed.
+  if (in.sni().empty()) return Bad("sni: TLS to nobody in particular is not supported");
   out->sni = in.sni();
   out->validation_context = secret.name();
   return absl::OkStatus();

@@ -31,14 +31,26 @@ absl::Status DecodeHealth(envoy::config::core::v3::HealthStatus in, model::Healt
   }
 }
 
+// Istio marks an endpoint that is reached by HBONE so that a cluster can pick its transport socket:
+// envoy.transport_socket_match {tunnel: "http"}, "h2" in older versions, or several with commas.
+// Anything but silence about tunnels is a reason not to send plaintext there.
+bool IsMarkedInMesh(const envoy::config::core::v3::Metadata& metadata) {
+  const auto match = metadata.filter_metadata().find("envoy.transport_socket_match");
+  if (match == metadata.filter_metadata().end()) return false;
+  const auto tunnel = match->second.fields().find("tunnel");
+  if (tunnel == match->second.fields().end()) return false;
+  return !tunnel->second.has_string_value() || !tunnel->second.string_value().empty();
+}
+
 absl::Status DecodeEndpoint(const ep::LbEndpoint& in, model::Endpoint* out) {
-  // Metadata selects subsets and transport sockets, which clusters may not ask for.
+  // Other metadata selects subsets and transport sockets, which clusters may not ask for.
   WEFT_RETURN_IF_ERROR(
       OnlyFields(in, {"endpoint", "health_status", "metadata", "load_balancing_weight"}));
   WEFT_FIELD("endpoint", OnlyFields(in.endpoint(), {"address", "hostname"}));
   WEFT_FIELD("endpoint.address", DecodeAddress(in.endpoint().address(), &out->address));
   if (out->address.port == 0) return Bad("endpoint.address: port 0");
   out->hostname = in.endpoint().hostname();
+  out->in_mesh = IsMarkedInMesh(in.metadata());
   WEFT_RETURN_IF_ERROR(DecodeHealth(in.health_status(), &out->health));
   if (in.has_load_balancing_weight()) {
     if (in.load_balancing_weight().value() == 0) {

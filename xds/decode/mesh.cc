@@ -285,7 +285,6 @@ absl::Status DecodeLocalWorkload(const weft::node::v1::LocalWorkload& in,
   out->namespace_name = in.namespace_();
   out->name = in.name();
   out->tenant = in.tenant();
-  out->strict_mtls = in.strict_mtls();
   return absl::OkStatus();
 }
 

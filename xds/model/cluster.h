@@ -30,6 +30,8 @@ struct Endpoint {
   Locality locality;
   uint32_t priority = 0;
   std::string hostname;
+  // A workload of the mesh: reached by a tunnel or not at all.
+  bool in_mesh = false;
   bool operator==(const Endpoint&) const = default;
 };
 
@@ -70,7 +72,7 @@ enum class HttpVersion : uint8_t { kHttp1, kHttp2, kSameAsDownstream };
 enum class DiscoveryType : uint8_t { kStatic, kEds, kOriginalDst };
 
 struct UpstreamTls {  // plain TLS to something outside the mesh; HBONE is not configured here
-  std::string sni;
+  std::string sni;    // never empty: also the name that the certificate must have, unlike in Envoy
   std::string validation_context;  // SDS name or empty: no verification is not offered
   bool operator==(const UpstreamTls&) const = default;
 };

@@ -26,6 +26,14 @@ void Snapshot::Finish() {
       if (!inserted && workload->uid < at->second->uid) at->second = workload;
     }
   }
+  marked_ips.clear();
+  auto mark = [this](const std::vector<Endpoint>& all) {
+    for (const Endpoint& endpoint : all) {
+      if (endpoint.in_mesh) marked_ips.insert(endpoint.address.ip);
+    }
+  };
+  for (const auto& [name, assignment] : endpoints) mark(assignment->endpoints);
+  for (const auto& [name, cluster] : clusters) mark(cluster->endpoints);
 }
 
 const Workload* Snapshot::FindWorkload(const IpAddress& ip) const {

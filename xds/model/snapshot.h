@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "xds/model/authorization.h"
 #include "xds/model/cluster.h"
@@ -33,12 +34,15 @@ struct Snapshot {
   Named<LocalWorkload> local_workloads;   // by uid
   Named<Certificate> certificates;        // by identity
   Named<TrustBundle> trust_bundles;       // by trust domain
-  // Index, made by Finish().
+  // Indices, made by Finish().
   std::unordered_map<IpAddress, std::shared_ptr<const Workload>, AddressHash> workload_by_ip;
+  std::unordered_set<IpAddress, AddressHash> marked_ips;  // of endpoints with in_mesh
 
   // Builds the indices. Call once, before sharing.
   void Finish();
   const Workload* FindWorkload(const IpAddress& ip) const;
+  // Some endpoint at this address is of the mesh, whatever the workload API says.
+  bool IsMarked(const IpAddress& ip) const { return marked_ips.contains(ip); }
 };
 
 }  // namespace weft::model

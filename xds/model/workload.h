@@ -90,7 +90,6 @@ struct LocalWorkload {
   std::string identity;
   std::vector<IpAddress> addresses;
   std::string namespace_name, name, tenant;
-  bool strict_mtls = false;
   bool operator==(const LocalWorkload&) const = default;
 };
 

@@ -56,6 +56,11 @@ void EncodeEndpoints(const std::vector<model::Endpoint>& in, ep::ClusterLoadAssi
     to->mutable_endpoint()->set_hostname(endpoint.hostname);
     to->set_health_status(EncodeHealth(endpoint.health));
     to->mutable_load_balancing_weight()->set_value(endpoint.weight);
+    if (endpoint.in_mesh) {  // as Istio marks what is reached by HBONE
+      auto& match =
+          (*to->mutable_metadata()->mutable_filter_metadata())["envoy.transport_socket_match"];
+      (*match.mutable_fields())["tunnel"].set_string_value("http");
+    }
   }
 }
 
@@ -340,7 +345,6 @@ Encoded Encode(const model::LocalWorkload& in) {
   out.set_namespace_(in.namespace_name);
   out.set_name(in.name);
   out.set_tenant(in.tenant);
-  out.set_strict_mtls(in.strict_mtls);
   return {std::string(kLocalWorkloadType), in.uid, Serialize(out)};
 }
 

@@ -143,7 +143,8 @@ TEST(RoundTrip, Endpoints) {
            .health = static_cast<model::HealthStatus>(below(5)),
            .locality = {below(2) == 0 ? "r1" : "r2", below(2) == 0 ? "z1" : "z2", ""},
            .priority = below(3),
-           .hostname = below(2) == 0 ? "h" : ""});
+           .hostname = below(2) == 0 ? "h" : "",
+           .in_mesh = below(2) == 0});
     }
     ExpectRoundTrip(in);
   }
@@ -181,8 +182,7 @@ TEST(RoundTrip, MeshTypes) {
                                        .addresses = {Ip("10.0.0.1")},
                                        .namespace_name = "a",
                                        .name = "n",
-                                       .tenant = "node",
-                                       .strict_mtls = true});
+                                       .tenant = "node"});
   ExpectRoundTrip(model::Certificate{.identity = "spiffe://td/ns/a/sa/b",
                                      .key_id = 3,
                                      .chain = {std::string("\0\xff", 2), "b"},

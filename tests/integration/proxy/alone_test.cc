@@ -50,6 +50,35 @@ TEST_P(Alone, CarriesTcpAndFollowsEndpoints) {
   EXPECT_EQ(Read(*first.accepted[0], 5), "again");
 }
 
+// EDS says that the endpoint is of the mesh; nothing says how to reach it.
+TEST_P(Alone, SendsNoPlaintextToAMarkedEndpoint) {
+  App app(io_, kLoopback);
+  model::Endpoints endpoints = EndpointsOf("web", {app.address()});
+  endpoints.endpoints[0].in_mesh = true;
+  model::Route route;
+  model::Forward forward;
+  forward.clusters.push_back({.cluster = "web"});
+  route.action = forward;
+  model::RouteConfiguration routes{
+      .name = "routes", .virtual_hosts = {{.name = "all", .domains = {"*"}, .routes = {route}}}};
+  Put(EdsCluster("web"), endpoints, HttpListener("web", "routes"), routes,
+      TcpListener("tcp", "web"));
+  StartAlone();
+  ASSERT_TRUE(Ready());
+  std::string answer = HttpGet(Bound("web"), "/");
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 503 ")) << answer;
+  EXPECT_NE(answer.find("x-weft-reason: plaintext_refused\r\n"), std::string::npos) << answer;
+  EXPECT_EQ(Read(*Dial(Bound("tcp")), 1).front(), '<');
+  EXPECT_TRUE(app.accepted.empty());
+  // Without the mark it is an endpoint as any other.
+  Put(EndpointsOf("web", {app.address()}));
+  std::unique_ptr<net::Stream> client;
+  EXPECT_TRUE(RunUntil([&] {
+    client = Dial(Bound("tcp"));
+    return RunUntil([&] { return !app.accepted.empty(); }, 1s);
+  }));
+}
+
 TEST_P(Alone, ServesHttpAndChangesRoutes) {
   Put(HttpListener("web", "routes"), DirectRoutes("routes", "one"));
   StartAlone();

@@ -94,6 +94,38 @@ TEST(Translate, APlainServiceIsCarriedAsTcp) {
   EXPECT_THAT(AddressesOf(out.config, kWeb), ElementsAre("10.1.0.1:8080", "10.1.0.2:8080"));
 }
 
+std::vector<std::string> MarkedOf(const Configuration& config) {
+  std::vector<std::string> out;
+  for (const model::Endpoints& each : config.endpoints) {
+    for (const model::Endpoint& endpoint : each.endpoints) {
+      if (endpoint.in_mesh) out.push_back(endpoint.address.ToString());
+    }
+  }
+  return out;
+}
+
+// Whoever has this endpoint but not yet its workload must not send plaintext there.
+TEST(Translate, EndpointsOfTheMeshAreMarked) {
+  const std::string pods =
+      WorkloadYaml("in", "10.1.0.1", "web") +
+      "apiVersion: weft.dev/v1\nkind: Workload\nmetadata: {name: out, namespace: demo, labels: "
+      "{app: web}, annotations: {weft.dev/mesh: \"off\"}}\nspec:\n  addresses: [10.1.0.2]\n"
+      "  serviceAccount: web\n---\n";
+  const Translated selected = From(ServiceYaml("web", "10.96.0.10") + pods);
+  ASSERT_THAT(Texts(selected.problems), IsEmpty());
+  EXPECT_THAT(AddressesOf(selected.config, kWeb), ElementsAre("10.1.0.1:8080", "10.1.0.2:8080"));
+  EXPECT_THAT(MarkedOf(selected.config), ElementsAre("10.1.0.1:8080"));
+  const Translated sliced =
+      From(ServiceYaml("web", "10.96.0.10") + pods +
+           "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-1, "
+           "namespace: demo, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
+           "ports: [{name: http, port: 8080}]\nendpoints:\n  - addresses: [10.1.0.1]\n"
+           "  - addresses: [10.1.0.2]\n  - addresses: [192.0.2.1]\n---\n");
+  ASSERT_THAT(Texts(sliced.problems), IsEmpty());
+  EXPECT_THAT(AddressesOf(sliced.config, kWeb), SizeIs(3));
+  EXPECT_THAT(MarkedOf(sliced.config), ElementsAre("10.1.0.1:8080"));
+}
+
 struct L7Case {
   const char* name;
   const char* port_name;

@@ -25,8 +25,8 @@ const char kBob[] = "spiffe://cluster.local/ns/prod/sa/bob";
 class FakeHandler final : public ServerHandler {
  public:
   explicit FakeHandler(asio::any_io_executor executor) : executor_(executor) {}
-  bool ServesAddress(const IpAddress& address) const override {
-    return address == *IpAddress::Parse("10.0.0.2");
+  bool Serves(const SocketAddress& destination) const override {
+    return destination.ip == *IpAddress::Parse("10.0.0.2");
   }
   policy::Decision Decide(const policy::Connection& connection) const override {
     asked.push_back(std::string(connection.source_identity));
@@ -72,7 +72,8 @@ class FakeDialer final : public Dialer {
                                                             .stream = std::move(server),
                                                             .peer_identity = key.source_identity,
                                                             .peer = {key.source, 40000},
-                                                            .scratch = scratch_}));
+                                                            .scratch = scratch_,
+                                                            .idle_timeout = idle_timeout}));
     ++serving;
     asio::co_spawn(io_, servers.back()->Serve(), [this](std::exception_ptr, Reason) { --serving; });
     co_return DialResult{.stream = std::move(client), .peer_identity = key.destination_identity};
@@ -81,6 +82,7 @@ class FakeDialer final : public Dialer {
   int dials = 0;
   int serving = 0;
   bool hang = false;
+  std::chrono::milliseconds idle_timeout = 10min;
   Reason fail_with = WEFT_R_NONE;
   net::StreamPairOptions pair_options;
   std::vector<std::unique_ptr<TunnelServer>> servers;
@@ -179,6 +181,19 @@ class TunnelTest : public testing::Test {
   TunnelPool pool_{io_.get_executor(), dialer_, {.scratch = scratch_}};
   std::shared_ptr<const model::LocalWorkload> source_;
 };
+
+TEST_F(TunnelTest, TheServerEndsAnIdleTunnelButNoneThatIsUsed) {
+  dialer_.idle_timeout = 100ms;
+  TunnelResult result = Connect(To("10.0.0.2:80"));
+  ASSERT_NE(result.stream, nullptr);
+  auto begun = std::chrono::steady_clock::now();
+  EXPECT_TRUE(RunUntil([&] { return std::chrono::steady_clock::now() - begun > 300ms; }));
+  EXPECT_EQ(dialer_.serving, 1);
+  result.stream->Close(WEFT_R_CLOSED);
+  handler_.accepted.clear();
+  EXPECT_TRUE(RunUntil([&] { return dialer_.serving == 0 && pool_.connections() == 0; }));
+  EXPECT_NE(Connect(To("10.0.0.2:80")).stream, nullptr);  // by a new one
+}
 
 TEST_F(TunnelTest, CarriesBytesBothWaysAndHalfCloses) {
   TunnelResult tunnel = Connect(To("10.0.0.2:80"));

@@ -227,6 +227,111 @@ TEST_F(NoPlaintext, WhenNobodyListensAtThePeersTunnelPort) {
   EXPECT_TRUE(app.accepted.empty());
 }
 
+// EDS says that the endpoint is of the mesh; what to expect there has not come, or was refused.
+class MarkedEndpoint : public MeshWorld {
+ protected:
+  MarkedEndpoint() {
+    AddCertificate(a_, kAlice, 1);
+    AddCertificate(b_, kBob, 2);
+    AddWorkload(a_, "alice");
+  }
+  void Mark(SocketAddress address) {
+    auto assignment = std::make_shared<model::Endpoints>();
+    assignment->cluster = "web";
+    assignment->endpoints = {{.address = address, .in_mesh = true}};
+    endpoints_["web"] = assignment;
+  }
+  void ExpectRefused(const App& app, SocketAddress destination) {
+    ConnectResult result = ConnectFromA(destination);
+    EXPECT_EQ(result.stream, nullptr);
+    EXPECT_EQ(result.reason, WEFT_R_PLAINTEXT_REFUSED);
+    EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 0);
+    EXPECT_TRUE(app.accepted.empty());
+  }
+};
+
+TEST_F(MarkedEndpoint, IsNotReachedBeforeItsWorkloadIsKnown) {
+  App& app = StartApp(b_.ip);
+  Mark(app.address());
+  Publish();
+  Listen();
+  ExpectRefused(app, app.address());
+  AddWorkload(b_, "bob");
+  Publish();
+  ConnectResult result = ConnectFromA(app.address());
+  ASSERT_NE(result.stream, nullptr) << ReasonName(result.reason);
+  EXPECT_EQ(result.peer_identity, kBob);
+}
+
+// Nor its address at another port: the mark is about who is there.
+TEST_F(MarkedEndpoint, IsNotReachedAtAnotherPort) {
+  App& app = StartApp(b_.ip);
+  Mark({b_.ip, 1});
+  Publish();
+  ExpectRefused(app, app.address());
+}
+
+TEST_F(MarkedEndpoint, IsNotReachedAfterItsWorkloadIsGone) {
+  App& app = StartApp(b_.ip);
+  Mark(app.address());
+  AddWorkload(b_, "bob");
+  Publish();
+  Listen();
+  workloads_.erase(b_.local->uid);
+  Publish();
+  ExpectRefused(app, app.address());
+}
+
+TEST_F(MarkedEndpoint, IsNotReachedWhereTheWorkloadSaysNoTunnel) {
+  App& app = StartApp(b_.ip);
+  Mark(app.address());
+  AddWorkload(b_, "bob")->hbone = false;
+  Publish();
+  ExpectRefused(app, app.address());
+}
+
+TEST_F(MarkedEndpoint, IsNotReachedWhereTheWorkloadIsOnTheHostsNetwork) {
+  App& app = StartApp(b_.ip);
+  Mark(app.address());
+  AddWorkload(b_, "bob")->host_network = true;
+  Publish();
+  ExpectRefused(app, app.address());
+}
+
+// Whoever picked it before EDS dropped it must not get there either.
+TEST_F(MarkedEndpoint, IsNotReachedWhenItLeftMeanwhile) {
+  App& app = StartApp(b_.ip);
+  Publish();
+  ConnectResult result = Await(a_.connector.Connect({.source = a_.local,
+                                                     .client = {a_.ip, 40000},
+                                                     .destination = app.address(),
+                                                     .cluster = nullptr,
+                                                     .in_mesh = true}));
+  EXPECT_EQ(result.reason, WEFT_R_PLAINTEXT_REFUSED);
+  EXPECT_TRUE(app.accepted.empty());
+}
+
+// An account that nobody has: no certificate can be of that name.
+TEST_F(MarkedEndpoint, IsNotReachedWhereThePeersIdentityIsUnknown) {
+  App& app = StartApp(b_.ip);
+  Mark(app.address());
+  auto workload = AddWorkload(b_, "");
+  workload->trust_domain = workload->namespace_name = "";
+  Publish();
+  Listen();
+  EXPECT_EQ(ConnectFromA(app.address()).reason, WEFT_R_IDENTITY_MISMATCH);
+  EXPECT_TRUE(app.accepted.empty());
+}
+
+TEST_F(MarkedEndpoint, AloneIsRefusedToo) {
+  App& app = StartApp(b_.ip);
+  Mark(app.address());
+  Publish();
+  ConnectResult result = Await(a_.connector.Connect({.destination = app.address()}));
+  EXPECT_EQ(result.reason, WEFT_R_PLAINTEXT_REFUSED);
+  EXPECT_TRUE(app.accepted.empty());
+}
+
 TEST_F(NoPlaintext, WhenTheProxyRunsAlone) {
   AddWorkload(b_, "bob");
   Publish();

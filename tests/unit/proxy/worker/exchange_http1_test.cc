@@ -361,6 +361,60 @@ TEST_F(ExchangeTest, RetriesStopAtTheBudget) {
   for (Peer* client : asking) refused += StatusOf(client->received) == 503;
   EXPECT_EQ(refused, 2);
   EXPECT_EQ(services->counters().retries_refused.load(), 2u);
+  // The answers are the upstream's; the record says why they were the last ones.
+  ASSERT_EQ(records.size(), 2u);
+  for (const Kept& record : records) EXPECT_EQ(record.reason, WEFT_R_OVERFLOW_RETRIES);
+}
+
+// What was outside when we connected may be enrolled by now.
+TEST_F(ExchangeTest, PlaintextConnectionsTakeNothingNewOnceTheEndpointIsOfTheMesh) {
+  for (bool plaintext : {false, true}) {
+    SCOPED_TRACE(plaintext);
+    const uint16_t port = plaintext ? 2 : 1;
+    cluster->endpoints.clear();
+    AddEndpoint(port);
+    connector.identity = plaintext ? "" : "spiffe://cluster.local/ns/default/sa/web";
+    if (!services) Start();
+    Adopt();
+    Peer& client = Client();
+    Ask(client, kGet);
+    Upstream(port).Send(kOk);
+    Run();
+    EXPECT_EQ(StatusOf(client.Take()), 200);
+    cluster->endpoints[0].in_mesh = true;
+    Adopt();
+    Ask(client, kGet);
+    EXPECT_EQ(Upstream(port).eof, plaintext);
+    EXPECT_EQ(connector.connects[port], plaintext ? 2 : 1);
+    Upstream(port, plaintext ? 1 : 0).Send(kOk);
+    Run();
+    EXPECT_EQ(StatusOf(client.Take()), 200);
+  }
+}
+
+TEST_F(ExchangeTest, ARetryThatTheBudgetRefusesIsTheReason) {
+  retry().num_retries = 1;
+  cluster->breaker.max_retries = 0;
+  connector.refuse[1] = WEFT_R_CONNECT_FAILED;
+  Start();
+  const std::string answer = Ask(Client(), kGet);
+  EXPECT_EQ(StatusOf(answer), 503);
+  EXPECT_THAT(answer, HasSubstr("x-weft-reason: overflow_retries\r\n"));
+  EXPECT_THAT(answer, HasSubstr("remote connection failure"));
+}
+
+TEST_F(ExchangeTest, ABodyTooLargeToSendAgainIsTheReason) {
+  retry().num_retries = 1;
+  forward().retry_buffer_bytes = 4;
+  Start();
+  Peer& client = Client();
+  Ask(client, "POST /x HTTP/1.1\r\nHost: web\r\ncontent-length: 10\r\n\r\n0123456789");
+  Upstream().stream->Close(WEFT_R_IO_ERROR);
+  Run();
+  const std::string answer = client.Take();
+  EXPECT_EQ(StatusOf(answer), 503);
+  EXPECT_THAT(answer, HasSubstr("x-weft-reason: buffer_limit\r\n"));
+  EXPECT_EQ(records.at(0).attempts, 1u);
 }
 
 TEST_F(ExchangeTest, PendingOverflowIs503Overloaded) {

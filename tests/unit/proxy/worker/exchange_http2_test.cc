@@ -45,6 +45,40 @@ class ExchangeHttp2Test : public HttpWorld {
   }
 };
 
+// As over HTTP/1: who begins a head must end it in time, and who is silent at first has not come
+// to speak HTTP/2.
+TEST_F(ExchangeHttp2Test, AHeadThatDoesNotEndIsCut) {
+  Start();
+  const std::string preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+  const std::string settings("\0\0\0\4\0\0\0\0\0", 9);
+  const std::string head("\0\0\1\1\1\0\0\0\1\x82", 10);  // no END_HEADERS
+  const std::string half("\0\0\7\1\5\0\0\0\1\x82", 10);  // its frame is not whole
+  Peer& silent = Client(true, 65536, true);
+  Peer& no_settings = Client(true, 65536, true);
+  Peer& no_continuation = Client(true, 65536, true);
+  Peer& half_frame = Client(true, 65536, true);
+  Peer& only_connected = Client(true, 65536, true);
+  Peer& good = Client(true);
+  no_settings.Send(preface);
+  no_continuation.Send(preface + settings + head);
+  half_frame.Send(preface + settings + half);
+  only_connected.Send(preface + settings);
+  Ask2(good, "/x");
+  Run();
+  for (int i = 0; i < 9; ++i) Pass(seconds(1));
+  for (Peer* peer : {&silent, &no_settings, &no_continuation, &half_frame}) {
+    EXPECT_FALSE(peer->eof || peer->error);
+  }
+  for (int i = 0; i < 3; ++i) Pass(seconds(1));
+  for (Peer* peer : {&silent, &no_settings, &no_continuation, &half_frame}) {
+    EXPECT_TRUE(peer->eof || peer->error);
+  }
+  EXPECT_FALSE(only_connected.eof || only_connected.error);
+  Answer(Upstream(), 1, 200, "late");
+  Run();
+  EXPECT_EQ(good.bodies[1], "late");
+}
+
 TEST_F(ExchangeHttp2Test, ManyRequestsShareOneUpstreamConnection) {
   Start();
   Peer& client = Client(true);

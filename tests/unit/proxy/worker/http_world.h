@@ -143,7 +143,7 @@ class FakeConnector final : public Connector {
     while (hold) co_await released_.Wait();
     net::StreamPair pair = net::MakeStreamPair(executor_, {.capacity_bytes = capacity});
     result.stream = std::move(pair.first);
-    result.peer_identity = "spiffe://cluster.local/ns/default/sa/web";
+    result.peer_identity = identity;
     auto session = http2 ? http::MakeHttp2Session(http::Role::kServer, limits) : nullptr;
     upstreams[request.destination.port].push_back(
         std::make_unique<Peer>(std::move(pair.second), std::move(session)));
@@ -154,6 +154,7 @@ class FakeConnector final : public Connector {
   std::map<uint16_t, int> connects;
   std::map<uint16_t, Reason> refuse;
   std::string policy, last_identity;
+  std::string identity = "spiffe://cluster.local/ns/default/sa/web";
   std::map<uint16_t, std::vector<std::unique_ptr<Peer>>> upstreams;
   size_t capacity = 65536;
   bool http2 = false;
@@ -230,9 +231,11 @@ class HttpWorld : public testing::Test {
     snapshot->clusters[cluster->name] = std::make_shared<model::Cluster>(*cluster);
     for (auto& other : more_clusters)
       snapshot->clusters[other.name] = std::make_shared<model::Cluster>(other);
+    snapshot->Finish();
     services->Adopt(snapshot);
   }
-  Peer& Client(bool http2 = false, size_t capacity = 65536) {
+  // `raw`: the test writes the frames of HTTP/2 itself.
+  Peer& Client(bool http2 = false, size_t capacity = 65536, bool raw = false) {
     net::StreamPair pair = net::MakeStreamPair(io.get_executor(), {.capacity_bytes = capacity});
     HttpDownstreamArgs args;
     args.stream = std::move(pair.first);
@@ -243,7 +246,8 @@ class HttpWorld : public testing::Test {
     args.source = source;
     asio::co_spawn(io, ServeHttp(*services, std::move(args)), asio::detached);
     clients.push_back(std::make_unique<Peer>(
-        std::move(pair.second), http2 ? http::MakeHttp2Session(http::Role::kClient, {}) : nullptr));
+        std::move(pair.second),
+        http2 && !raw ? http::MakeHttp2Session(http::Role::kClient, {}) : nullptr));
     return *clients.back();
   }
   // Until nothing moves any more.

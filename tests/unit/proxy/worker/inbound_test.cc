@@ -22,9 +22,16 @@ class Plaintext : public TwoNodes {
     return net::MakeSocketStream(io_.get_executor(), fds[1]);
   }
   void SetStrict() {
-    auto strict = std::make_shared<model::LocalWorkload>(*b_.local);
-    strict->strict_mtls = true;
-    b_.local = strict;
+    // As Istio and weft-control say STRICT.
+    auto strict = std::make_shared<model::Authorization>();
+    strict->name = "strict";
+    strict->namespace_name = "prod";
+    strict->scope = model::Authorization::Scope::kNamespace;
+    strict->action = model::Authorization::Action::kDeny;
+    model::Authorization::Match match;
+    match.not_principals = {{model::Authorization::Text::Kind::kPresence, ""}};
+    strict->groups = {{{match}}};
+    policies_[strict->Key()] = strict;
     Publish();
   }
 };
@@ -44,8 +51,27 @@ TEST_F(Plaintext, StrictRefuses) {
   SetStrict();
   auto client = Send(app.address());
   EXPECT_EQ(Read(*client, 1).front(), '<');
-  EXPECT_TRUE(RunUntil([&] { return Closed(b_, WEFT_R_PLAINTEXT_REFUSED) == 1; }));
+  EXPECT_TRUE(RunUntil([&] { return Closed(b_, WEFT_R_POLICY_DENIED) == 1; }));
   EXPECT_TRUE(app.accepted.empty());
+}
+
+// Whatever the kernel programs let through: our own ports are no applications.
+TEST_F(Plaintext, OurOwnPortsAreNotReached) {
+  uint64_t refused = 0;
+  for (uint16_t port : {WEFT_PORT_OUTBOUND, WEFT_PORT_INBOUND, WEFT_PORT_HBONE, WEFT_PORT_DNS}) {
+    SCOPED_TRACE(port);
+    auto client = Send({b_.ip, port});
+    EXPECT_EQ(Read(*client, 1).front(), '<');
+    EXPECT_TRUE(RunUntil([&] { return Closed(b_, WEFT_R_NO_LISTENER) == refused + 1; }));
+    ++refused;
+    // By tunnel.
+    EXPECT_EQ(ConnectFromA({b_.ip, port}).reason, WEFT_R_HBONE_REFUSED);
+    EXPECT_TRUE(RunUntil([&] { return Closed(b_, WEFT_R_HBONE_BAD_REQUEST) == refused; }));
+    // In place.
+    EXPECT_EQ(ConnectFromA({a_.ip, port}).reason, WEFT_R_NO_LISTENER);
+  }
+  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kToApp], 0);
+  EXPECT_EQ(b_.sockets.taken[net::SocketKind::kToApp], 0);
 }
 
 TEST_F(Plaintext, PolicySeesNoIdentity) {
@@ -83,7 +109,7 @@ TEST_F(Plaintext, StrictThatComesLaterEndsTheConnection) {
   ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 1; }));
   SetStrict();
   EXPECT_EQ(Read(*client, 1).front(), '<');
-  EXPECT_TRUE(RunUntil([&] { return Closed(b_, WEFT_R_PLAINTEXT_REFUSED) == 1; }));
+  EXPECT_TRUE(RunUntil([&] { return Closed(b_, WEFT_R_POLICY_DENIED) == 1; }));
 }
 
 TEST_F(TwoNodes, GarbageInsteadOfTlsIsRefusedAndCounted) {

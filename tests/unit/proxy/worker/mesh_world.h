@@ -220,6 +220,7 @@ class MeshWorld : public testing::Test {
       snapshot->authorizations.insert(policies_.begin(), policies_.end());
       snapshot->listeners.insert(listeners_.begin(), listeners_.end());
       snapshot->clusters.insert(clusters_.begin(), clusters_.end());
+      snapshot->endpoints.insert(endpoints_.begin(), endpoints_.end());
       snapshot->local_workloads[node->local->uid] = node->local;
       if (certificates_[node]) snapshot->certificates[node->identity] = certificates_[node];
       snapshot->Finish();
@@ -285,6 +286,7 @@ class MeshWorld : public testing::Test {
   model::Named<model::Authorization> policies_;
   model::Named<model::Listener> listeners_;
   model::Named<model::Cluster> clusters_;
+  model::Named<model::Endpoints> endpoints_;
 
  private:
   Task<std::unique_ptr<net::Stream>> DialAsPointer(SocketAddress address) {

@@ -114,6 +114,32 @@ TEST_F(Outbound, RefusedEndpointIsReplacedByAnother) {
   EXPECT_GT(a_.state.telemetry.counters[telemetry::Counter::kConnectRetries].value(), 0u);
 }
 
+// A workload of the mesh that we know no tunnel to counts as one that cannot be reached.
+TEST_F(Outbound, MarkedEndpointIsReplacedByAnother) {
+  App& secret = StartApp(TestIp(5));
+  App& open = StartApp(TestIp(6));
+  AddCluster({secret.address(), open.address()}, 2);
+  auto cluster = std::make_shared<model::Cluster>(*clusters_["db"]);
+  cluster->endpoints[0].in_mesh = true;
+  clusters_["db"] = cluster;
+  Publish();
+  for (size_t i = 0; i < 4; ++i) {
+    auto client = Capture(db_);
+    Write(*client, "x");
+    ASSERT_TRUE(RunUntil([&] { return open.accepted.size() == i + 1; }));
+    EXPECT_EQ(Read(*open.accepted.back(), 1), "x");
+  }
+  EXPECT_GT(a_.state.telemetry.counters[telemetry::Counter::kConnectRetries].value(), 0u);
+  // What the kernel picked, or its raw address, is no way around.
+  for (SocketAddress destination : {secret.address(), *SocketAddress::Parse("10.8.8.8:1")}) {
+    uint64_t refused = Closed(a_, WEFT_R_PLAINTEXT_REFUSED);
+    auto client = Capture(destination, secret.address());
+    EXPECT_EQ(Read(*client, 1).front(), '<');
+    EXPECT_TRUE(RunUntil([&] { return Closed(a_, WEFT_R_PLAINTEXT_REFUSED) == refused + 1; }));
+  }
+  EXPECT_TRUE(secret.accepted.empty());
+}
+
 TEST_F(Outbound, OneAttemptFailsWithItsReason) {
   SocketAddress dead = StartApp(TestIp(6)).address();
   apps_.pop_back();

@@ -171,6 +171,19 @@ TEST(Cluster, AFieldOfANewerApiIsRefusedByItsNumber) {
   EXPECT_EQ(ErrorOf(DecodeResource(kClusterType, bytes)), "cluster web: unknown field number 999");
 }
 
+TEST(Cluster, TlsIsToSomebody) {
+  const auto tls = [](const std::string& sni) {
+    return Cluster(std::string(kEds) + R"(
+      transport_socket { name: "tls" typed_config {
+        [type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext] { )" +
+                   sni + R"( common_tls_context { validation_context_sds_secret_config {
+          name: "roots" sds_config { ads {} } } } } } })");
+  };
+  EXPECT_EQ(As<model::Cluster>(tls("sni: \"web.example\""))->tls,
+            (model::UpstreamTls{"web.example", "roots"}));
+  EXPECT_THAT(ErrorOf(tls("")), HasSubstr("sni: TLS to nobody in particular is not supported"));
+}
+
 TEST(Endpoints, TakesLocalitiesWeightsPrioritiesHealth) {
   const auto endpoints = As<model::Endpoints>(Endpoints(R"(cluster_name: "web"
     endpoints { locality { region: "r" zone: "z" sub_zone: "s" } priority: 1
@@ -189,6 +202,31 @@ TEST(Endpoints, TakesLocalitiesWeightsPrioritiesHealth) {
                              .hostname = "h"}));
   EXPECT_EQ(endpoints->endpoints[1].address.ToString(), "[fd00::1]:81");
   EXPECT_EQ(endpoints->endpoints[1].weight, 1u);
+}
+
+// Istio's mark of what is reached by HBONE: "http" today, "h2" once, several with commas.
+TEST(Endpoints, AMarkOfTheMeshIsKept) {
+  const auto marked = [](const std::string& metadata) {
+    return As<model::Endpoints>(
+               Endpoints(R"(cluster_name: "web" endpoints { lb_endpoints { endpoint { address {
+                 socket_address { address: "10.0.0.1" port_value: 80 } } } metadata { )" +
+                         metadata + " } } }"))
+        ->endpoints.at(0)
+        .in_mesh;
+  };
+  const auto match = [](const std::string& key, const std::string& value) {
+    return R"(filter_metadata { key: "envoy.transport_socket_match" value { fields { key: ")" +
+           key + R"(" value { )" + value + " } } } }";
+  };
+  EXPECT_TRUE(marked(match("tunnel", R"(string_value: "http")")));
+  EXPECT_TRUE(marked(match("tunnel", R"(string_value: "h2")")));
+  EXPECT_TRUE(marked(match("tunnel", R"(string_value: "quic,http")")));
+  EXPECT_TRUE(marked(match("tunnel", "bool_value: true")));
+  EXPECT_FALSE(marked(match("tunnel", R"(string_value: "")")));
+  EXPECT_FALSE(marked(match("tlsMode", R"(string_value: "disabled")")));
+  EXPECT_FALSE(marked(R"(filter_metadata { key: "istio" value { fields { key: "tunnel"
+      value { string_value: "http" } } } })"));
+  EXPECT_FALSE(marked(""));
 }
 
 TEST(Endpoints, Refusals) {
@@ -589,11 +627,11 @@ TEST(Authorization, AConditionOfANewerApiRefusesThePolicy) {
 }
 
 TEST(Node, Types) {
-  const auto local = DecodeResource(
-      kLocalWorkloadType,
-      Bytes<weft::node::v1::LocalWorkload>(
-          R"(uid: "u" id: 3 identity: "spiffe://td/ns/n/sa/a" addresses: "abcd" strict_mtls: true)"));
-  EXPECT_TRUE(As<model::LocalWorkload>(local)->strict_mtls);
+  const auto local =
+      DecodeResource(kLocalWorkloadType,
+                     Bytes<weft::node::v1::LocalWorkload>(
+                         R"(uid: "u" id: 3 identity: "spiffe://td/ns/n/sa/a" addresses: "abcd")"));
+  EXPECT_EQ(As<model::LocalWorkload>(local)->id, 3u);
   EXPECT_EQ(ErrorOf(DecodeResource(kCertificateType, Bytes<weft::node::v1::Certificate>(
                                                          R"(identity: "spiffe://td/ns/n/sa/a")"))),
             "certificate spiffe://td/ns/n/sa/a: chain: empty");

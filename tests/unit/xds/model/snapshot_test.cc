@@ -33,6 +33,21 @@ TEST(Snapshot, FindsWorkloadsByAddressButNotThoseOnTheHostNetwork) {
   EXPECT_EQ(s.FindWorkload(*IpAddress::Parse("10.0.0.3")), nullptr);
 }
 
+TEST(Snapshot, KnowsTheAddressesOfMarkedEndpoints) {
+  Snapshot s;
+  auto assignment = std::make_shared<Endpoints>();
+  assignment->endpoints = {{.address = *SocketAddress::Parse("10.0.0.1:80"), .in_mesh = true},
+                           {.address = *SocketAddress::Parse("10.0.0.2:80")}};
+  s.endpoints["web"] = assignment;
+  auto cluster = std::make_shared<Cluster>();
+  cluster->endpoints = {{.address = *SocketAddress::Parse("10.0.0.3:80"), .in_mesh = true}};
+  s.clusters["static"] = cluster;
+  s.Finish();
+  EXPECT_TRUE(s.IsMarked(*IpAddress::Parse("10.0.0.1")));
+  EXPECT_FALSE(s.IsMarked(*IpAddress::Parse("10.0.0.2")));
+  EXPECT_TRUE(s.IsMarked(*IpAddress::Parse("10.0.0.3")));
+}
+
 TEST(Snapshot, TwoClaimantsOfAnAddressAreSettledTheSameWayWhateverTheOrder) {
   for (bool forward : {true, false}) {
     Snapshot s;
