@@ -68,6 +68,7 @@ void Agent::StartUpstream() {
   client.node_id = options_.node;
   client.node_cluster = "weft-agent";
   client.wildcard_types = xds::AgentTypes();
+  client.policy_types = xds::PolicyTypes();
   // A first connection is tried before the node has joined; the pause after it should not be felt.
   client.backoff_base = std::chrono::milliseconds(100);
   client.backoff_cap = std::chrono::milliseconds(10000);
@@ -80,6 +81,10 @@ void Agent::StartUpstream() {
 }
 
 void Agent::Mirror(const xds::Update& update) {
+  // The kernel's policies: no proxy asks for them.
+  if (update.type_url == xds::kNetworkPolicyType || update.type_url == xds::kProcessPolicyType) {
+    return;
+  }
   xds::CacheBatch batch;
   for (const xds::Update::Changed& changed : update.changed) {
     batch.sets.push_back({update.type_url, changed.name, changed.version, changed.bytes});

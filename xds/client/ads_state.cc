@@ -9,6 +9,7 @@
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
 #include "xds/wire/authorization.pb.h"
+#include "xds/wire/policy.pb.h"
 
 namespace weft::xds {
 namespace {
@@ -40,8 +41,16 @@ std::string JoinErrors(const std::vector<std::string>& errors) {
 // Stands for a policy that could not be read and has no good version: nobody knows what it forbids,
 // so it forbids everything where it would have held. What of it can be read tells where; else its
 // name's namespace.
-std::optional<Update::Changed> DenyInstead(const std::string& name, const std::string& bytes,
-                                           const DecodeOptions& options) {
+Update::Changed StandIn(const std::string& name, std::shared_ptr<const std::string> bytes,
+                        Decoded decoded) {
+  return {.name = name,
+          .version = "",
+          .bytes = std::move(bytes),
+          .resource = std::move(decoded.resource)};
+}
+
+std::optional<Update::Changed> DenyAuthorization(const std::string& name, const std::string& bytes,
+                                                 const DecodeOptions& options) {
   istio::security::Authorization read, deny;
   deny.set_scope(istio::security::NAMESPACE);
   if (read.ParseFromString(bytes) && istio::security::Scope_IsValid(read.scope())) {
@@ -55,8 +64,34 @@ std::optional<Update::Changed> DenyInstead(const std::string& name, const std::s
   auto out = std::make_shared<const std::string>(deny.SerializeAsString());
   absl::StatusOr<Decoded> decoded = DecodeResource(kAuthorizationType, *out, options);
   if (!decoded.ok() || decoded->name != name) return std::nullopt;
-  return Update::Changed{
-      .name = name, .version = "", .bytes = out, .resource = std::move(decoded->resource)};
+  return StandIn(name, out, *std::move(decoded));
+}
+
+// Its subjects, where they can be read, are cut off in both directions.
+std::optional<Update::Changed> DenyNetwork(const std::string& name, const std::string& bytes,
+                                           const DecodeOptions& options) {
+  weft::policy::v1::NetworkPolicy read, deny;
+  if (!read.ParseFromString(bytes)) return std::nullopt;
+  const std::set<std::string> subjects(read.subjects().begin(), read.subjects().end());
+  for (const std::string& uid : subjects) {
+    if (!uid.empty()) deny.add_subjects(uid);
+  }
+  const size_t slash = name.find('/');
+  deny.set_namespace_(name.substr(0, slash));
+  deny.set_name(slash == std::string::npos ? name : name.substr(slash + 1));
+  deny.set_isolates_ingress(true);
+  deny.set_isolates_egress(true);
+  auto out = std::make_shared<const std::string>(deny.SerializeAsString());
+  absl::StatusOr<Decoded> decoded = DecodeResource(kNetworkPolicyType, *out, options);
+  if (!decoded.ok() || decoded->name != name) return std::nullopt;
+  return StandIn(name, out, *std::move(decoded));
+}
+
+std::optional<Update::Changed> DenyInstead(std::string_view type_url, const std::string& name,
+                                           const std::string& bytes, const DecodeOptions& options) {
+  if (type_url == kAuthorizationType) return DenyAuthorization(name, bytes, options);
+  if (type_url == kNetworkPolicyType) return DenyNetwork(name, bytes, options);
+  return std::nullopt;
 }
 
 }  // namespace
@@ -69,6 +104,9 @@ AdsState::AdsState(const ClientOptions& options, Client::OnUpdate on_update)
       decode_(options.decode),
       on_update_(std::move(on_update)) {
   for (const std::string& type_url : options.wildcard_types) Type(type_url).wildcard = true;
+  for (const std::string& type_url : options.policy_types) {
+    Type(type_url).wildcard = Type(type_url).policy = true;
+  }
   status_.since = std::chrono::system_clock::now();
   status_.last_error = "not connected yet";
 }
@@ -81,7 +119,7 @@ AdsState::TypeState& AdsState::Type(std::string_view type_url) {
 
 void AdsState::OnConnected() {
   connected_ = true;
-  node_sent_ = false;
+  node_sent_ = serves_policies_ = false;
   status_.connected = true;
   status_.since = std::chrono::system_clock::now();
   status_.connects++;
@@ -141,8 +179,8 @@ void AdsState::TakeOne(TypeState& type, Incoming& incoming, std::string_view nam
   if (!decoded.ok()) {
     incoming.bad.insert(key);
     incoming.errors.emplace_back(StdView(decoded.status().message()));
-    if (type_url == kAuthorizationType && !type.held.contains(key)) {
-      if (auto deny = DenyInstead(key, bytes, decode_)) {
+    if (!type.held.contains(key)) {
+      if (auto deny = DenyInstead(type_url, key, bytes, decode_)) {
         type.stand_ins.insert(key);
         incoming.stand_ins.push_back(std::move(*deny));
       }
@@ -166,6 +204,7 @@ absl::Status AdsState::OnDelta(std::string_view bytes, Clock::time_point now) {
   if (!response.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return absl::InvalidArgumentError("the server's message does not parse");
   }
+  serves_policies_ |= response.control_plane().identifier() == kPolicyServer;
   const auto at = types_.find(response.type_url());
   if (at == types_.end() || !at->second.asked) return absl::OkStatus();  // never asked for
   TypeState& type = at->second;
@@ -204,6 +243,7 @@ absl::Status AdsState::OnFullState(std::string_view bytes, Clock::time_point now
   if (!response.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return absl::InvalidArgumentError("the server's message does not parse");
   }
+  serves_policies_ |= response.control_plane().identifier() == kPolicyServer;
   const auto at = types_.find(response.type_url());
   if (at == types_.end() || !at->second.asked) return absl::OkStatus();  // never asked for
   TypeState& type = at->second;
@@ -270,6 +310,7 @@ void AdsState::Conclude(const std::string& type_url, TypeState& type, Incoming i
   }
   type.answer = {nonce, error, now + NackDelay(type.nacks_in_a_row)};
   incoming.update.type_url = type_url;
+  incoming.update.serves_policies = serves_policies_;
   if (on_update_) on_update_(incoming.update);  // may call SetNames
 }
 
@@ -285,7 +326,9 @@ std::vector<std::string> AdsState::TakeRequests(Clock::time_point now) {
   };
   for (std::string_view type_url : kTypeOrder) {
     const auto at = types_.find(type_url);
-    if (at != types_.end()) add(at->first, at->second);
+    if (at != types_.end() && (!at->second.policy || serves_policies_)) {
+      add(at->first, at->second);
+    }
   }
   for (auto& [type_url, type] : types_) {
     if (std::find(kTypeOrder.begin(), kTypeOrder.end(), type_url) == kTypeOrder.end()) {

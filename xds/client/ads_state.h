@@ -20,7 +20,7 @@ class AdsState final {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Of `options`: variant, node, wildcard types, decode.
+  // Of `options`: variant, node, wildcard and policy types, decode.
   AdsState(const ClientOptions& options, Client::OnUpdate on_update);
 
   void OnConnected();
@@ -46,6 +46,7 @@ class AdsState final {
   };
   struct TypeState {
     bool wildcard = false;
+    bool policy = false;  // asked only of a kPolicyServer
     std::set<std::string> names;
     std::map<std::string, Held> held;
     // Policies that could not be read and have no good version: something that denies stands for
@@ -95,6 +96,7 @@ class AdsState final {
   std::map<std::string, TypeState, std::less<>> types_;
   bool connected_ = false;
   bool node_sent_ = false;
+  bool serves_policies_ = false;  // of the current stream
   ClientStatus status_;
 };
 

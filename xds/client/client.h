@@ -31,6 +31,7 @@ struct Update {
     Resource resource;
   };
   std::string type_url;
+  bool serves_policies = false;  // the server says it is a kPolicyServer
   std::vector<Changed> changed;
   std::vector<std::string> removed;  // delta: also names that were asked for and do not exist
 };
@@ -67,6 +68,8 @@ struct ClientOptions {
   std::map<std::string, std::string> node_metadata;
   // Subscribed to as a whole. Types subscribed by name start without names (SetNames).
   std::vector<std::string> wildcard_types;
+  // As those, once a response says that the server is a kPolicyServer; never of another one.
+  std::vector<std::string> policy_types;
   DecodeOptions decode;
   // A server sends its HTTP/2 settings at once; one that accepted and says nothing for this long is
   // left.

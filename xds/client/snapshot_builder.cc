@@ -33,10 +33,15 @@ SnapshotBuilder::SnapshotBuilder(BuilderOptions options, OnNames on_names, OnSna
     : options_(std::move(options)),
       on_names_(std::move(on_names)),
       on_snapshot_(std::move(on_snapshot)),
-      not_heard_(options_.required_types.begin(), options_.required_types.end()) {}
+      not_heard_(options_.required_types.begin(), options_.required_types.end()) {
+  not_heard_.insert(options_.policy_types.begin(), options_.policy_types.end());
+}
 
 void SnapshotBuilder::Apply(const Update& update, Clock::time_point now) {
   not_heard_.erase(update.type_url);
+  if (!update.serves_policies) {
+    for (const std::string& type_url : options_.policy_types) not_heard_.erase(type_url);
+  }
   for (const Update::Changed& changed : update.changed) Take(changed, now);
   for (const std::string& name : update.removed) Remove(update.type_url, name, now);
   Settle(now);
@@ -74,6 +79,10 @@ void SnapshotBuilder::Take(const Update::Changed& changed, Clock::time_point now
       next_.certificates[name] = *certificate;
     } else if (const auto* bundle = std::get_if<Ptr<model::TrustBundle>>(&resource)) {
       next_.trust_bundles[name] = *bundle;
+    } else if (const auto* network = std::get_if<Ptr<model::NetworkPolicy>>(&resource)) {
+      next_.network_policies[name] = *network;
+    } else if (const auto* process = std::get_if<Ptr<model::ProcessPolicy>>(&resource)) {
+      next_.process_policies[name] = *process;
     }
   }
 }
@@ -103,6 +112,10 @@ void SnapshotBuilder::Remove(std::string_view type_url, const std::string& name,
     Erase(next_.certificates, name, &changed_);
   } else if (type_url == kTrustBundleType) {
     Erase(next_.trust_bundles, name, &changed_);
+  } else if (type_url == kNetworkPolicyType) {
+    Erase(next_.network_policies, name, &changed_);
+  } else if (type_url == kProcessPolicyType) {
+    Erase(next_.process_policies, name, &changed_);
   }
   // Routes go with the last listener that names them.
 }

@@ -23,6 +23,8 @@ struct BuilderOptions {
   // Nothing is published before each of these types was heard of once (an empty answer counts):
   // without policies and trust roots a snapshot would be more permissive than the configuration.
   std::vector<std::string> required_types;
+  // Likewise, unless the server does not have them (Update::serves_policies).
+  std::vector<std::string> policy_types;
   std::chrono::milliseconds warming_timeout{15000};
 };
 

@@ -18,6 +18,8 @@ std::vector<std::string> AgentTypes() {
   return Strings({kClusterType, kListenerType, kAuthorizationType, kAddressType});
 }
 
+std::vector<std::string> PolicyTypes() { return Strings({kNetworkPolicyType, kProcessPolicyType}); }
+
 std::vector<std::string> ProxyTypes() {
   return Strings({kClusterType, kListenerType, kAuthorizationType, kAddressType, kTrustBundleType,
                   kCertificateType, kLocalWorkloadType});
@@ -28,7 +30,7 @@ struct SnapshotSource::State {
       : executor(executor_in),
         callbacks(std::move(callbacks_in)),
         builder(
-            {.required_types = options.wildcard_types},
+            {.required_types = options.wildcard_types, .policy_types = options.policy_types},
             [this](std::string_view type_url, std::set<std::string> names) {
               client.SetNames(type_url, std::move(names));
             },

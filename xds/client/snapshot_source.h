@@ -15,7 +15,8 @@ namespace weft::xds {
 // towards weft-control, which has no weft.node.v1 types.
 std::vector<std::string> StandaloneTypes();  // LDS, CDS
 std::vector<std::string> AgentTypes();       // LDS, CDS, Address, Authorization
-std::vector<std::string> ProxyTypes();       // those and LocalWorkload, Certificate, TrustBundle
+std::vector<std::string> PolicyTypes();  // NetworkPolicy, ProcessPolicy: the agent's policy_types
+std::vector<std::string> ProxyTypes();   // those and LocalWorkload, Certificate, TrustBundle
 
 class SnapshotSource final {
  public:
@@ -24,7 +25,8 @@ class SnapshotSource final {
     Client::OnUpdate
         on_update;  // each update as it came, before it becomes part of a snapshot; may be empty
   };
-  // The wildcard types of `options` are also those that are required before the first snapshot.
+  // The wildcard types of `options` are also those that are required before the first snapshot, its
+  // policy types if the server has them.
   SnapshotSource(asio::any_io_executor executor, ClientOptions options, Callbacks callbacks);
   ~SnapshotSource();
   SnapshotSource(const SnapshotSource&) = delete;

@@ -32,6 +32,12 @@ std::string NameOf(const istio::security::Authorization& in) {
 std::string NameOf(const weft::node::v1::LocalWorkload& in) { return in.uid(); }
 std::string NameOf(const weft::node::v1::Certificate& in) { return in.identity(); }
 std::string NameOf(const weft::node::v1::TrustBundle& in) { return in.trust_domain(); }
+std::string NameOf(const weft::policy::v1::NetworkPolicy& in) {
+  return in.namespace_() + "/" + in.name();
+}
+std::string NameOf(const weft::policy::v1::ProcessPolicy& in) {
+  return in.namespace_() + "/" + in.name();
+}
 
 template <typename Proto>
 std::string ReadName(std::string_view bytes) {
@@ -115,6 +121,18 @@ absl::StatusOr<Decoded> TrustBundleResource(std::string_view bytes, const Decode
   return Build<model::TrustBundle>("trust bundle", NameOf(in), in, DecodeTrustBundle);
 }
 
+absl::StatusOr<Decoded> NetworkPolicyResource(std::string_view bytes, const DecodeOptions&) {
+  weft::policy::v1::NetworkPolicy in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  return Build<model::NetworkPolicy>("network policy", NameOf(in), in, DecodeNetworkPolicy);
+}
+
+absl::StatusOr<Decoded> ProcessPolicyResource(std::string_view bytes, const DecodeOptions&) {
+  weft::policy::v1::ProcessPolicy in;
+  WEFT_RETURN_IF_ERROR(Parse(bytes, &in));
+  return Build<model::ProcessPolicy>("process policy", NameOf(in), in, DecodeProcessPolicy);
+}
+
 struct Type {
   std::string_view url;
   Decoder decode;
@@ -131,6 +149,8 @@ constexpr Type kTypes[] = {
     {kLocalWorkloadType, LocalWorkloadResource, ReadName<weft::node::v1::LocalWorkload>},
     {kCertificateType, CertificateResource, ReadName<weft::node::v1::Certificate>},
     {kTrustBundleType, TrustBundleResource, ReadName<weft::node::v1::TrustBundle>},
+    {kNetworkPolicyType, NetworkPolicyResource, ReadName<weft::policy::v1::NetworkPolicy>},
+    {kProcessPolicyType, ProcessPolicyResource, ReadName<weft::policy::v1::ProcessPolicy>},
 };
 
 const Type* FindType(std::string_view type_url) {

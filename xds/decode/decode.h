@@ -20,11 +20,12 @@ using Resource = std::variant<
     std::shared_ptr<const model::Cluster>, std::shared_ptr<const model::Endpoints>,
     std::shared_ptr<const model::Workload>, std::shared_ptr<const model::Service>,
     std::shared_ptr<const model::Authorization>, std::shared_ptr<const model::LocalWorkload>,
-    std::shared_ptr<const model::Certificate>, std::shared_ptr<const model::TrustBundle>>;
+    std::shared_ptr<const model::Certificate>, std::shared_ptr<const model::TrustBundle>,
+    std::shared_ptr<const model::NetworkPolicy>, std::shared_ptr<const model::ProcessPolicy>>;
 
 struct Decoded {
   // What the resource calls itself; Address: the workload's uid, or "namespace/hostname";
-  // Authorization: "namespace/name".
+  // Authorization, NetworkPolicy, ProcessPolicy: "namespace/name".
   std::string name;
   Resource resource;
 };

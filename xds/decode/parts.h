@@ -17,6 +17,7 @@
 #include "xds/decode/decode.h"
 #include "xds/wire/authorization.pb.h"
 #include "xds/wire/node.pb.h"
+#include "xds/wire/policy.pb.h"
 #include "xds/wire/workload.pb.h"
 
 namespace weft::xds {
@@ -36,6 +37,10 @@ absl::Status DecodeLocalWorkload(const weft::node::v1::LocalWorkload& in,
                                  model::LocalWorkload* out);
 absl::Status DecodeCertificate(const weft::node::v1::Certificate& in, model::Certificate* out);
 absl::Status DecodeTrustBundle(const weft::node::v1::TrustBundle& in, model::TrustBundle* out);
+absl::Status DecodeNetworkPolicy(const weft::policy::v1::NetworkPolicy& in,
+                                 model::NetworkPolicy* out);
+absl::Status DecodeProcessPolicy(const weft::policy::v1::ProcessPolicy& in,
+                                 model::ProcessPolicy* out);
 
 absl::Status DecodePathAndConditions(const envoy::config::route::v3::RouteMatch& in,
                                      model::Route* out);

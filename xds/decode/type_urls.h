@@ -22,11 +22,21 @@ inline constexpr std::string_view kTrustBundleType = "type.googleapis.com/weft.n
 inline constexpr std::string_view kCertificateType = "type.googleapis.com/weft.node.v1.Certificate";
 inline constexpr std::string_view kLocalWorkloadType =
     "type.googleapis.com/weft.node.v1.LocalWorkload";
+// Asked only of a control plane that says it has them (kPolicyServer).
+inline constexpr std::string_view kNetworkPolicyType =
+    "type.googleapis.com/weft.policy.v1.NetworkPolicy";
+inline constexpr std::string_view kProcessPolicyType =
+    "type.googleapis.com/weft.policy.v1.ProcessPolicy";
+
+// control_plane.identifier of a server that serves weft.policy.v1. Others answer a type that they
+// do not know with nothing, with silence or by ending the stream, so they are never asked.
+inline constexpr std::string_view kPolicyServer = "weft.policy.v1";
 
 // All of them in the order in which they are asked for and sent: clusters before what names them
 // (make before break), policies before the workloads they protect, a workload of this node last.
-inline constexpr std::array kTypeOrder = {kClusterType,     kEndpointsType,     kListenerType,
-                                          kRouteType,       kAuthorizationType, kAddressType,
-                                          kTrustBundleType, kCertificateType,   kLocalWorkloadType};
+inline constexpr std::array kTypeOrder = {
+    kClusterType,       kEndpointsType,     kListenerType,      kRouteType,
+    kAuthorizationType, kNetworkPolicyType, kProcessPolicyType, kAddressType,
+    kTrustBundleType,   kCertificateType,   kLocalWorkloadType};
 
 }  // namespace weft::xds

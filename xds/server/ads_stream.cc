@@ -230,6 +230,7 @@ std::optional<std::string> AdsStream::DeltaResponse(const std::string& type_url,
   response.set_type_url(type_url);
   response.set_nonce(type.last_nonce);
   response.set_system_version_info(type.last_version);
+  response.mutable_control_plane()->set_identifier(std::string(kPolicyServer));
   return Serialize(response);
 }
 
@@ -266,6 +267,7 @@ std::optional<std::string> AdsStream::FullResponse(const std::string& type_url, 
   response.set_type_url(type_url);
   response.set_nonce(type.last_nonce);
   response.set_version_info(version);
+  response.mutable_control_plane()->set_identifier(std::string(kPolicyServer));
   for (const auto& [name, resource] : resources) {
     google::protobuf::Any* to = response.add_resources();
     to->set_type_url(type_url);

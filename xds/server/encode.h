@@ -28,5 +28,7 @@ Encoded Encode(const model::Authorization& policy);
 Encoded Encode(const model::LocalWorkload& workload);
 Encoded Encode(const model::Certificate& certificate);
 Encoded Encode(const model::TrustBundle& bundle);
+Encoded Encode(const model::NetworkPolicy& policy);
+Encoded Encode(const model::ProcessPolicy& policy);
 
 }  // namespace weft::xds
