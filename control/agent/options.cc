@@ -3,7 +3,10 @@
 
 #include <charconv>
 #include <filesystem>
+#include <optional>
 #include <string_view>
+
+#include "proxy/base/address.h"
 
 namespace weft::agent {
 
@@ -28,7 +31,8 @@ const char kUsage[] =
     "themselves)"
     "\n  --keep-running-on-exit SIGTERM ends the agent only"
     "\n  --unload-on-exit       SIGTERM also detaches and unpins the kernel programs"
-    "\n  --xds-plaintext ADDR   tests: configuration without TLS, no certificates"
+    "\n  --xds-plaintext ADDR:PORT  tests: configuration without TLS, no certificates; loopback "
+    "only"
     "\n  --log-json\n";
 
 namespace {
@@ -79,13 +83,22 @@ absl::Status SetValue(const Flag& flag, std::string_view value, Options* options
   return absl::OkStatus();
 }
 
+// Whoever answers there decides what this node does, and nothing proves who it is.
+absl::Status CheckPlaintext(const std::string& target) {
+  const std::optional<SocketAddress> address = SocketAddress::Parse(target);
+  if (!address) return Bad("xds-plaintext", "\"" + target + "\" is no ADDRESS:PORT");
+  if (address->ip.is_loopback()) return absl::OkStatus();
+  return Bad("xds-plaintext",
+             "\"" + target + "\" is not a loopback address; this port knows no authentication");
+}
+
 absl::Status Check(Options* o) {
   if (o->help) return absl::OkStatus();
   if (o->node.empty()) return Bad("node", "is required");
   if (o->run_dir.empty()) o->run_dir = "/run/weft/" + o->node;
   while (o->run_dir.size() > 1 && o->run_dir.back() == '/') o->run_dir.pop_back();
   if (o->proxy_workers > 64) return Bad("proxy-workers", "at most 64");
-  if (!o->xds_plaintext.empty()) return absl::OkStatus();
+  if (!o->xds_plaintext.empty()) return CheckPlaintext(o->xds_plaintext);
   if (o->control.empty()) return Bad("control", "is required");
   if (o->control_root.empty()) return Bad("control-root", "is required");
   if (o->join_token_file.empty()) return Bad("join-token", "is required");

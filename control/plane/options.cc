@@ -28,7 +28,7 @@ const char kUsage[] =
     "  --cluster-domain D    hosts are NAME.NAMESPACE.svc.D (default cluster.local)\n"
     "  --root-namespace NS   whose policies hold for the whole mesh (default istio-system)\n"
     "  --server-names A,B    further names or addresses that nodes find weft-control by\n"
-    "  --cert-ttl TIME       lifetime of certificates, 1m to 24h (default 1h)\n"
+    "  --cert-ttl TIME       lifetime of certificates, 5s to 24h (default 1h)\n"
     "  --check               read the folder, print each problem as file:line: text, and exit: 0 "
     "or 65\n"
     "  --annotations         print the table of Service annotations\n"
@@ -62,8 +62,8 @@ absl::Status SetStatus(const std::string& value, Options* options) {
 
 absl::Status SetTtl(const std::string& value, Options* options) {
   const auto ms = ParseDurationMs(value);
-  if (!ms.has_value() || *ms < 60'000 || *ms > 24 * 3'600'000) {
-    return Bad("--cert-ttl", "\"" + value + "\" is no time from 1m to 24h");
+  if (!ms.has_value() || *ms < 5'000 || *ms > 24 * 3'600'000) {
+    return Bad("--cert-ttl", "\"" + value + "\" is no time from 5s to 24h");
   }
   options->cert_ttl = std::chrono::seconds(*ms / 1000);
   return absl::OkStatus();

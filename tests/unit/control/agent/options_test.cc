@@ -39,7 +39,13 @@ TEST(AgentOptions, RefusalsNameTheFlag) {
            {{"n"}, "unknown argument n"},
            {{"--node", "n", "--proxy-uid", "0"}, "--proxy-uid: a number above 0"},
            {{"--node", "n", "--proxy-uid", "12x"}, "--proxy-uid"},
-           {{"--node", "n", "--proxy-workers", "65", "--xds-plaintext", "x"}, "at most 64"}}) {
+           {{"--node", "n", "--proxy-workers", "65", "--xds-plaintext", "x"}, "at most 64"},
+           {{"--node", "n", "--xds-plaintext", "15010"}, "--xds-plaintext: \"15010\" is no"},
+           {{"--node", "n", "--xds-plaintext", "10.0.0.1:15010"},
+            "--xds-plaintext: \"10.0.0.1:15010\" is not a loopback address"},
+           {{"--node", "n", "--xds-plaintext", "0.0.0.0:15010"}, "is not a loopback address"},
+           {{"--node", "n", "--xds-plaintext", "[fd00::1]:15010"}, "is not a loopback address"},
+           {{"--node", "n", "--xds-plaintext", "localhost:15010"}, "is no ADDRESS:PORT"}}) {
     auto options = Parse(arguments);
     ASSERT_FALSE(options.ok()) << says;
     EXPECT_THAT(std::string(options.status().message()), testing::HasSubstr(says));

@@ -53,7 +53,8 @@ TEST(Options, EachErrorNamesItsFlag) {
       {{"--status", "[::]:1"}, "--status: \"[::]:1\" is not a loopback address"},
       {{"--status", "unix:"}, "--status: unix: needs a path"},
       {{"--trust-domain", "A/b"}, "--trust-domain: \"A/b\""},
-      {{"--cert-ttl", "25h"}, "--cert-ttl: \"25h\" is no time from 1m to 24h"},
+      {{"--cert-ttl", "25h"}, "--cert-ttl: \"25h\" is no time from 5s to 24h"},
+      {{"--cert-ttl", "4s"}, "--cert-ttl: \"4s\" is no time from 5s to 24h"},
       {{"--server-names", "a,,b"}, "--server-names: \"\" is neither"},
   };
   for (const Case& c : cases) {
