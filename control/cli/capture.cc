@@ -22,6 +22,7 @@ namespace weft::cli {
 namespace {
 
 constexpr int kReceiveBufferBytes = 32 << 20;  // a burst of bulk data must not be dropped
+constexpr size_t kIp6HeaderBytes = 40;         // also the least that IPv4 with TCP has
 constexpr size_t kFrameBytes = 128 << 10;  // veth hands over unsegmented packets of up to 64 KiB
 
 uint16_t Be16(const uint8_t* p) { return static_cast<uint16_t>(p[0] << 8 | p[1]); }
@@ -56,13 +57,19 @@ int OpenInNamespace(const std::string& netns, const std::string& device, int* er
   return fd;
 }
 
-std::string StreamName(uint32_t source, uint16_t source_port, uint32_t destination,
-                       uint16_t destination_port) {
-  char a[INET_ADDRSTRLEN], b[INET_ADDRSTRLEN];
-  const in_addr from{htonl(source)}, to{htonl(destination)};
-  inet_ntop(AF_INET, &from, a, sizeof a);
-  inet_ntop(AF_INET, &to, b, sizeof b);
-  return absl::StrCat(a, ":", source_port, " > ", b, ":", destination_port);
+// The TCP segment of an IP packet and its addresses; empty: not TCP, or not whole.
+std::span<const uint8_t> TcpOf(std::span<const uint8_t> ip, bool v4, IpAddress* from,
+                               IpAddress* to) {
+  const size_t header = v4 ? (ip[0] & 15u) * 4 : kIp6HeaderBytes;
+  const size_t announced = v4 ? Be16(&ip[2]) : kIp6HeaderBytes + Be16(&ip[4]);
+  // IPv6 extension headers do not occur between our own nodes.
+  const uint8_t protocol = v4 ? ip[9] : ip[6];
+  if (protocol != IPPROTO_TCP || header < 20 || ip.size() < header + 20) return {};
+  // A packet of more than 64 KiB announces 0 (IPv4) or no payload (IPv6).
+  if (announced >= header + 20 && announced < ip.size()) ip = ip.first(announced);
+  *from = *IpAddress::FromBytes(v4 ? ip.subspan(12, 4) : ip.subspan(8, 16));
+  *to = *IpAddress::FromBytes(v4 ? ip.subspan(16, 4) : ip.subspan(24, 16));
+  return ip.subspan(header);
 }
 
 }  // namespace
@@ -87,17 +94,19 @@ bool TlsRecordCheck::Feed(std::span<const uint8_t> bytes) {
 }
 
 void FrameCounter::Count(std::span<const uint8_t> frame) {
-  if (frame.size() < 34 || Be16(&frame[12]) != ETH_P_IP) return;
-  std::span<const uint8_t> ip = frame.subspan(14);
-  const size_t ip_header = (ip[0] & 15u) * 4;
-  const size_t ip_total = Be16(&ip[2]);
-  if (ip[9] != IPPROTO_TCP || ip_header < 20 || ip.size() < ip_header + 20) return;
-  // A packet of more than 64 KiB has total length 0.
-  if (ip_total >= ip_header + 20 && ip_total < ip.size()) ip = ip.first(ip_total);
-  const std::span<const uint8_t> tcp = ip.subspan(ip_header);
+  if (frame.size() < 14 + kIp6HeaderBytes) return;  // 14: Ethernet
+  const uint16_t type = Be16(&frame[12]);
+  if (type != ETH_P_IP && type != ETH_P_IPV6) return;
+  IpAddress from, to;
+  const std::span<const uint8_t> tcp = TcpOf(frame.subspan(14), type == ETH_P_IP, &from, &to);
+  if (!tcp.empty()) CountTcp(from, to, tcp);
+}
+
+void FrameCounter::CountTcp(const IpAddress& from, const IpAddress& to,
+                            std::span<const uint8_t> tcp) {
   const size_t tcp_header = (tcp[12] >> 4) * 4u;
   if (tcp_header < 20 || tcp.size() < tcp_header) return;
-  const Key key{Be32(&ip[12]), Be16(&tcp[0]), Be32(&ip[16]), Be16(&tcp[2])};
+  const Key key{{from, Be16(&tcp[0])}, {to, Be16(&tcp[2])}};
   const uint32_t sequence = Be32(&tcp[4]);
   constexpr uint8_t kSyn = 2;
   Stream& stream = streams_[key];
@@ -135,8 +144,7 @@ void FrameCounter::CountPayload(Stream& stream, const Key& key, uint32_t sequenc
     return;
   }
   counts.clear_bytes += payload.size();
-  counts.clear_stream =
-      StreamName(std::get<0>(key), std::get<1>(key), std::get<2>(key), std::get<3>(key));
+  counts.clear_stream = absl::StrCat(key.first.ToString(), " > ", key.second.ToString());
 }
 
 Capture::Capture(int fd, int stop_fd, std::string canary)

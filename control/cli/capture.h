@@ -10,9 +10,10 @@
 #include <span>
 #include <string>
 #include <thread>
-#include <tuple>
+#include <utility>
 #include <vector>
 
+#include "proxy/base/address.h"
 #include "proxy/base/status.h"
 
 namespace weft::cli {
@@ -55,9 +56,10 @@ class FrameCounter final {
     bool clear = false;
     TlsRecordCheck tls;
   };
-  using Key = std::tuple<uint32_t, uint16_t, uint32_t, uint16_t>;
+  using Key = std::pair<SocketAddress, SocketAddress>;  // from, to
   void CountPayload(Stream& stream, const Key& key, uint32_t sequence,
                     std::span<const uint8_t> payload);
+  void CountTcp(const IpAddress& from, const IpAddress& to, std::span<const uint8_t> tcp);
   std::string canary_;
   std::map<Key, Stream> streams_;
 };

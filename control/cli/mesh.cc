@@ -9,6 +9,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <regex>
 
 #include "absl/strings/str_join.h"
 #include "proxy/ipc/local_http.h"
@@ -22,10 +23,11 @@ constexpr const char* kFabric = "fabric";
 constexpr const char* kControl = "control";
 constexpr const char* kControlAddress = "172.30.0.10";
 constexpr const char* kControlPort = "15012";
+constexpr const char* kAsIpv6 = "fd00:$1:$2:$3::$4";  // format of std::regex_replace
 
 // Addresses of node N (0-based) on the fabric and of its pods' bridge.
 std::string NodeAddress(size_t n) { return absl::StrCat("172.30.0.", n + 1); }
-std::string PodNetwork(size_t n) { return absl::StrCat("10.244.", n + 1, ".0/24"); }
+std::string PodNetwork(size_t n) { return absl::StrCat("10.244.", n + 1, ".0"); }
 std::string PodGateway(size_t n) { return absl::StrCat("10.244.", n + 1, ".1"); }
 
 size_t NodeIndex(const std::string& node) {
@@ -37,7 +39,7 @@ size_t NodeIndex(const std::string& node) {
 
 // nginx as anyone would run it, with an answer that names the pod, a switch to fail, and something
 // slow for the breaker.
-std::string NginxConfig(const Pod& pod, const std::string& dir) {
+std::string NginxConfig(const Pod& pod, const std::string& address, const std::string& dir) {
   return absl::StrCat(
       "daemon off;\nmaster_process off;\nworker_processes 1;\nuser root;\npid ", dir,
       "/nginx.pid;\nerror_log ", dir, "/error.log warn;\nevents { worker_connections 1024; }\n",
@@ -45,7 +47,7 @@ std::string NginxConfig(const Pod& pod, const std::string& dir) {
       dir, "/access.log weft;\n", "  client_body_temp_path ", dir, "/body;\n  proxy_temp_path ",
       dir, "/proxy;\n  fastcgi_temp_path ", dir, "/fastcgi;\n  uwsgi_temp_path ", dir,
       "/uwsgi;\n  scgi_temp_path ", dir, "/scgi;\n  keepalive_requests 1000000;\n",
-      "  server {\n    listen ", pod.address, ":8080 backlog=1024;\n    root ", dir,
+      "  server {\n    listen ", address, ":8080 backlog=1024;\n    root ", dir,
       "/www;\n    add_header x-pod ", pod.name, " always;\n    if (-f ", dir,
       "/fail) { return 503 \"", pod.name,
       " fails on demand\\n\"; }\n    location /slow { limit_rate 8k; }\n",
@@ -96,10 +98,34 @@ absl::StatusOr<std::unique_ptr<Mesh>> Mesh::Create(MeshOptions options) {
     if (access(path.c_str(), X_OK) != 0) return ErrnoStatus(errno, path);
   }
   WEFT_ASSIGN_OR_RETURN(mesh->topology_, Topology::Create(o.prefix, o.dir));
-  std::error_code error;
-  fs::copy(o.manifests, mesh->ManifestDir(), fs::copy_options::recursive, error);
-  if (error) return absl::InternalError("copy " + o.manifests + ": " + error.message());
+  WEFT_RETURN_IF_ERROR(mesh->CopyManifests());
   return mesh;
+}
+
+absl::Status Mesh::CopyManifests() {
+  std::error_code error;
+  fs::copy(options_.manifests, ManifestDir(), fs::copy_options::recursive, error);
+  if (error) return absl::InternalError("copy " + options_.manifests + ": " + error.message());
+  if (!options_.ipv6) return absl::OkStatus();
+  static const std::regex v4("\\b(\\d+)\\.(\\d+)\\.(\\d+)\\.(\\d+)\\b");
+  for (const auto& file : fs::directory_iterator(ManifestDir(), error)) {
+    WEFT_ASSIGN_OR_RETURN(const std::string text, ReadFile(file.path()));
+    WEFT_RETURN_IF_ERROR(WriteFile(file.path(), std::regex_replace(text, v4, kAsIpv6)));
+  }
+  return absl::OkStatus();
+}
+
+std::string Mesh::Address(const std::string& v4) const {
+  static const std::regex parts("(\\d+)\\.(\\d+)\\.(\\d+)\\.(\\d+)");
+  return options_.ipv6 ? std::regex_replace(v4, parts, kAsIpv6) : v4;
+}
+
+std::string Mesh::UrlAddress(const std::string& v4) const {
+  return options_.ipv6 ? "[" + Address(v4) + "]" : v4;
+}
+
+std::string Mesh::ControlTarget() const {
+  return absl::StrCat(UrlAddress(kControlAddress), ":", kControlPort);
 }
 
 std::string Mesh::RunDir(const std::string& node) const {
@@ -111,32 +137,35 @@ std::string Mesh::AgentSocket(const std::string& node) const {
 
 absl::Status Mesh::BuildNetwork() {
   Topology& t = *topology_;
+  const std::string bits = options_.ipv6 ? "/64" : "/24";
+  const auto cidr = [&](const std::string& v4) { return Address(v4) + bits; };
   WEFT_ASSIGN_OR_RETURN(bpffs_, t.MountBpf());
   WEFT_RETURN_IF_ERROR(t.AddNamespace(Netns(kFabric)));
   WEFT_RETURN_IF_ERROR(t.AddBridge(Netns(kFabric), "fabric", ""));
   WEFT_RETURN_IF_ERROR(t.AddNamespace(Netns(kControl)));
-  WEFT_RETURN_IF_ERROR(
-      t.AddVeth({Netns(kControl), kFabricDevice, absl::StrCat(kControlAddress, "/24"), ""},
-                {Netns(kFabric), "control", "", "fabric"}));
+  WEFT_RETURN_IF_ERROR(t.AddVeth({Netns(kControl), kFabricDevice, cidr(kControlAddress), ""},
+                                 {Netns(kFabric), "control", "", "fabric"}));
   for (size_t n = 0; n < kDemoNodes.size(); ++n) {
     const std::string node = Netns(kDemoNodes[n]);
     WEFT_RETURN_IF_ERROR(t.AddNamespace(node, /*forwarding=*/true));
-    WEFT_RETURN_IF_ERROR(t.AddBridge(node, "pods", PodGateway(n) + "/24"));
-    WEFT_RETURN_IF_ERROR(t.AddVeth({node, kFabricDevice, NodeAddress(n) + "/24", ""},
+    WEFT_RETURN_IF_ERROR(t.AddBridge(node, "pods", cidr(PodGateway(n))));
+    WEFT_RETURN_IF_ERROR(t.AddVeth({node, kFabricDevice, cidr(NodeAddress(n)), ""},
                                    {Netns(kFabric), kDemoNodes[n], "", "fabric"}));
-    WEFT_RETURN_IF_ERROR(t.AddRoute(Netns(kControl), PodNetwork(n), NodeAddress(n)));
+    WEFT_RETURN_IF_ERROR(t.AddRoute(Netns(kControl), cidr(PodNetwork(n)), Address(NodeAddress(n))));
   }
   for (size_t n = 0; n < kDemoNodes.size(); ++n) {
     for (size_t other = 0; other < kDemoNodes.size(); ++other) {
       if (other == n) continue;
-      WEFT_RETURN_IF_ERROR(t.AddRoute(Netns(kDemoNodes[n]), PodNetwork(other), NodeAddress(other)));
+      WEFT_RETURN_IF_ERROR(
+          t.AddRoute(Netns(kDemoNodes[n]), cidr(PodNetwork(other)), Address(NodeAddress(other))));
     }
   }
   for (const Pod& pod : DemoPods()) {
     WEFT_RETURN_IF_ERROR(t.AddNamespace(Netns(pod.name)));
-    WEFT_RETURN_IF_ERROR(t.AddVeth({Netns(pod.name), "eth0", pod.address + "/24", ""},
+    WEFT_RETURN_IF_ERROR(t.AddVeth({Netns(pod.name), "eth0", cidr(pod.address), ""},
                                    {Netns(pod.node), pod.name, "", "pods"}));
-    WEFT_RETURN_IF_ERROR(t.AddRoute(Netns(pod.name), "default", PodGateway(NodeIndex(pod.node))));
+    WEFT_RETURN_IF_ERROR(
+        t.AddRoute(Netns(pod.name), "default", Address(PodGateway(NodeIndex(pod.node)))));
   }
   return absl::OkStatus();
 }
@@ -146,7 +175,8 @@ absl::Status Mesh::StartNginx(const Pod& pod) {
   std::error_code error;
   fs::create_directories(dir + "/www/slow", error);
   WEFT_RETURN_IF_ERROR(WriteFile(dir + "/www/slow/page", std::string(16 << 10, 'x')));
-  WEFT_RETURN_IF_ERROR(WriteFile(dir + "/nginx.conf", NginxConfig(pod, dir)));
+  WEFT_RETURN_IF_ERROR(
+      WriteFile(dir + "/nginx.conf", NginxConfig(pod, UrlAddress(pod.address), dir)));
   return topology_
       ->Start(pod.name, {"nginx", "-p", dir, "-c", dir + "/nginx.conf", "-e", dir + "/error.log"},
               Netns(pod.name))
@@ -159,8 +189,8 @@ absl::Status Mesh::StartRedis(const Pod& pod) {
   fs::create_directories(dir, error);
   return topology_
       ->Start(pod.name,
-              {"redis-server", "--bind", pod.address, "--port", "6379", "--protected-mode", "no",
-               "--save", "", "--appendonly", "no", "--dir", dir, "--daemonize", "no"},
+              {"redis-server", "--bind", Address(pod.address), "--port", "6379", "--protected-mode",
+               "no", "--save", "", "--appendonly", "no", "--dir", dir, "--daemonize", "no"},
               Netns(pod.name))
       .status();
 }
@@ -174,7 +204,7 @@ absl::Status Mesh::StartApps() {
     if (pod.app == Pod::App::kNone) continue;
     const int port = pod.app == Pod::App::kNginx ? 8080 : 6379;
     const bool up = WaitFor(std::chrono::seconds(10),
-                            [&] { return Connects(Netns(pod.name), pod.address, port); });
+                            [&] { return Connects(Netns(pod.name), Address(pod.address), port); });
     if (!up) {
       return absl::DeadlineExceededError(pod.name + " did not come up; see " +
                                          topology_->LogFile(pod.name));
@@ -183,26 +213,36 @@ absl::Status Mesh::StartApps() {
   return absl::OkStatus();
 }
 
-absl::Status Mesh::StartControl() {
-  const std::string state = options_.dir + "/control";
-  std::error_code error;
-  fs::create_directories(state, error);
-  fs::permissions(state, fs::perms::owner_all, error);
+absl::Status Mesh::WriteTokens(const std::string& file) {
   std::string tokens;
   for (const std::string& node : kDemoNodes) {
     WEFT_ASSIGN_OR_RETURN(const std::string token, RandomHex(16));
     absl::StrAppend(&tokens, node, " ", token, "\n");
     WEFT_RETURN_IF_ERROR(WriteFile(TokenFile(node), token + "\n", 0600));
   }
-  WEFT_RETURN_IF_ERROR(WriteFile(state + "/tokens", tokens, 0600));
-  WEFT_RETURN_IF_ERROR(
-      topology_
-          ->Start("weft-control",
-                  {options_.bin_dir + "/weft-control", "--manifests", ManifestDir(), "--state-dir",
-                   state, "--join-tokens", state + "/tokens", "--status", "unix:" + ControlSocket(),
-                   "--listen", absl::StrCat(kControlAddress, ":", kControlPort)},
-                  Netns(kControl))
-          .status());
+  return WriteFile(file, tokens, 0600);
+}
+
+absl::Status Mesh::StartControl() {
+  const std::string state = options_.dir + "/control";
+  std::error_code error;
+  fs::create_directories(state, error);
+  fs::permissions(state, fs::perms::owner_all, error);
+  if (!fs::exists(state + "/tokens", error)) WEFT_RETURN_IF_ERROR(WriteTokens(state + "/tokens"));
+  std::vector<std::string> argv = {options_.bin_dir + "/weft-control",
+                                   "--manifests",
+                                   ManifestDir(),
+                                   "--state-dir",
+                                   state,
+                                   "--join-tokens",
+                                   state + "/tokens",
+                                   "--status",
+                                   "unix:" + ControlSocket(),
+                                   "--listen",
+                                   ControlTarget()};
+  if (!options_.cert_ttl.empty()) argv.insert(argv.end(), {"--cert-ttl", options_.cert_ttl});
+  WEFT_ASSIGN_OR_RETURN(control_,
+                        topology_->Start("weft-control", std::move(argv), Netns(kControl)));
   std::string why;
   const bool up = WaitFor(std::chrono::seconds(20), [&] {
     auto ready = ipc::HttpRequest(ControlSocket(), "GET", "/healthz/ready");
@@ -226,7 +266,7 @@ absl::Status Mesh::WriteWorkloads(const std::string& node) {
         dir + "/" + pod.name + ".yaml",
         absl::StrCat("name: ", pod.name, "\nnamespace: demo\nserviceAccount: ", pod.account,
                      "\nnetns: ", Topology::NetnsPath(Netns(pod.name)), "\naddresses: [",
-                     pod.address, "]\nannotations:\n  weft.dev/splice: \"",
+                     Address(pod.address), "]\nannotations:\n  weft.dev/splice: \"",
                      options_.splice ? "on" : "off", "\"\n")));
   }
   return absl::OkStatus();
@@ -235,29 +275,28 @@ absl::Status Mesh::WriteWorkloads(const std::string& node) {
 absl::Status Mesh::StartAgent(const std::string& node) {
   const std::string name = topology_->Name(node);
   const std::string state = options_.dir + "/control";
-  WEFT_ASSIGN_OR_RETURN(agents_[node],
-                        topology_->Start("agent-" + node,
-                                         {options_.bin_dir + "/weft-agent",
-                                          "--node",
-                                          node,
-                                          "--run-dir",
-                                          RunDir(node),
-                                          "--bpffs",
-                                          bpffs_,
-                                          "--cgroup2",
-                                          FindCgroup2(),
-                                          "--control",
-                                          absl::StrCat(kControlAddress, ":", kControlPort),
-                                          "--control-root",
-                                          state + "/root.pem",
-                                          "--join-token",
-                                          TokenFile(node),
-                                          "--unload-on-exit",
-                                          "--workloads",
-                                          options_.dir + "/workloads-" + node,
-                                          "--bin-dir",
-                                          options_.bin_dir},
-                                         Netns(node)));
+  WEFT_ASSIGN_OR_RETURN(agents_[node], topology_->Start("agent-" + node,
+                                                        {options_.bin_dir + "/weft-agent",
+                                                         "--node",
+                                                         node,
+                                                         "--run-dir",
+                                                         RunDir(node),
+                                                         "--bpffs",
+                                                         bpffs_,
+                                                         "--cgroup2",
+                                                         FindCgroup2(),
+                                                         "--control",
+                                                         ControlTarget(),
+                                                         "--control-root",
+                                                         state + "/root.pem",
+                                                         "--join-token",
+                                                         TokenFile(node),
+                                                         options_.agent_exit,
+                                                         "--workloads",
+                                                         options_.dir + "/workloads-" + node,
+                                                         "--bin-dir",
+                                                         options_.bin_dir},
+                                                        Netns(node)));
   return absl::OkStatus();
 }
 

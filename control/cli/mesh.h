@@ -31,6 +31,10 @@ struct MeshOptions {
   std::string bin_dir;    // weft-agent and its siblings
   std::string manifests;  // copied to DIR/manifests
   bool splice = true;     // weft.dev/splice of every workload
+  bool ipv6 = false;      // every address is Mesh::Address of the IPv4 one
+  std::string cert_ttl;   // weft-control's --cert-ttl; empty: its default
+  // What SIGTERM makes of an agent's node.
+  std::string agent_exit = "--unload-on-exit";
 };
 
 class Mesh final {
@@ -40,7 +44,7 @@ class Mesh final {
   // In this order. Each waits until what it started answers.
   absl::Status BuildNetwork();
   absl::Status StartApps();
-  absl::Status StartControl();
+  absl::Status StartControl();  // again after StopControl: with the same authority and tokens
   absl::Status StartAgents();
   absl::Status WaitReady(std::chrono::seconds limit);
 
@@ -68,10 +72,21 @@ class Mesh final {
   absl::StatusOr<std::string> AskAgent(const std::string& node, const std::string& target) const;
 
   absl::Status StartAgent(const std::string& node);
+  void StopControl() { topology_->Stop(control_); }
+  // The address that takes the place of a demo IPv4 address in this mesh's family: itself, or
+  // 10.244.1.10 as fd00:10:244:1::10 (10.96.0.10 as fd00:10:96:0::10).
+  std::string Address(const std::string& v4) const;
+  // As in a URL or before ":PORT": IPv6 in brackets.
+  std::string UrlAddress(const std::string& v4) const;
+  std::string ControlTarget() const;  // weft-control's ADDRESS:PORT
   ProcessId agent(const std::string& node) const;
+  // For agents that are started from now on.
+  void set_agent_exit(std::string flag) { options_.agent_exit = std::move(flag); }
 
  private:
   explicit Mesh(MeshOptions options) : options_(std::move(options)) {}
+  absl::Status CopyManifests();
+  absl::Status WriteTokens(const std::string& file);
   absl::Status WriteWorkloads(const std::string& node);
   absl::Status StartNginx(const Pod& pod);
   absl::Status StartRedis(const Pod& pod);
@@ -79,6 +94,7 @@ class Mesh final {
   MeshOptions options_;
   std::unique_ptr<Topology> topology_;
   std::map<std::string, ProcessId> agents_;
+  ProcessId control_;
   std::string bpffs_;
 };
 

@@ -41,6 +41,16 @@ absl::Status SetSysctl(const std::string& netns, const std::string& key, const s
   return absl::OkStatus();
 }
 
+bool IsIpv6(const std::string& address) { return address.find(':') != std::string::npos; }
+
+absl::Status AddAddress(const std::string& netns, const std::string& cidr,
+                        const std::string& device) {
+  std::vector<std::string> argv = {"-n", netns, "addr", "add", cidr, "dev", device};
+  // Duplicate address detection would hold the address back for a second; nobody else is here.
+  if (IsIpv6(cidr)) argv.emplace_back("nodad");
+  return Ip(std::move(argv));
+}
+
 struct Entry {
   std::string kind, what;
 };
@@ -161,7 +171,7 @@ absl::StatusOr<std::unique_ptr<Topology>> Topology::Create(std::string prefix, s
 
 absl::StatusOr<std::unique_ptr<Topology>> Topology::Open(std::string prefix, std::string dir) {
   std::error_code error;
-  if (!fs::exists(dir + "/journal", error)) return absl::NotFoundError("no " + dir + "/journal");
+  if (!fs::exists(dir, error)) return absl::NotFoundError("no " + dir);
   return std::unique_ptr<Topology>(new Topology(std::move(prefix), std::move(dir)));
 }
 
@@ -176,10 +186,9 @@ absl::Status Topology::AddNamespace(const std::string& netns, bool forwarding) {
   WEFT_RETURN_IF_ERROR(Record("netns", netns));
   WEFT_RETURN_IF_ERROR(Ip({"netns", "add", netns}));
   WEFT_RETURN_IF_ERROR(Ip({"-n", netns, "link", "set", "lo", "up"}));
-  // Duplicate address detection would hold link-local addresses back for seconds; nobody here needs
-  // IPv6 link-local at once.
-  if (forwarding) WEFT_RETURN_IF_ERROR(SetSysctl(netns, "net/ipv4/ip_forward", "1"));
-  return absl::OkStatus();
+  if (!forwarding) return absl::OkStatus();
+  WEFT_RETURN_IF_ERROR(SetSysctl(netns, "net/ipv4/ip_forward", "1"));
+  return SetSysctl(netns, "net/ipv6/conf/all/forwarding", "1");
 }
 
 absl::Status Topology::AddBridge(const std::string& netns, const std::string& bridge,
@@ -187,7 +196,7 @@ absl::Status Topology::AddBridge(const std::string& netns, const std::string& br
   WEFT_RETURN_IF_ERROR(Ip({"-n", netns, "link", "add", bridge, "type", "bridge"}));
   WEFT_RETURN_IF_ERROR(Ip({"-n", netns, "link", "set", bridge, "up"}));
   if (cidr.empty()) return absl::OkStatus();
-  return Ip({"-n", netns, "addr", "add", cidr, "dev", bridge});
+  return AddAddress(netns, cidr, bridge);
 }
 
 absl::Status Topology::AddVeth(const End& a, const End& b) {
@@ -199,7 +208,7 @@ absl::Status Topology::AddVeth(const End& a, const End& b) {
           Ip({"-n", end->netns, "link", "set", end->device, "master", end->bridge}));
     }
     if (!end->cidr.empty()) {
-      WEFT_RETURN_IF_ERROR(Ip({"-n", end->netns, "addr", "add", end->cidr, "dev", end->device}));
+      WEFT_RETURN_IF_ERROR(AddAddress(end->netns, end->cidr, end->device));
     }
     WEFT_RETURN_IF_ERROR(Ip({"-n", end->netns, "link", "set", end->device, "up"}));
   }
@@ -208,7 +217,7 @@ absl::Status Topology::AddVeth(const End& a, const End& b) {
 
 absl::Status Topology::AddRoute(const std::string& netns, const std::string& to,
                                 const std::string& via) {
-  return Ip({"-n", netns, "route", "add", to, "via", via});
+  return Ip({"-n", netns, IsIpv6(via) ? "-6" : "-4", "route", "add", to, "via", via});
 }
 
 absl::StatusOr<ProcessId> Topology::Start(const std::string& name, std::vector<std::string> argv,

@@ -20,7 +20,9 @@ class Topology final {
   // whatever the caller puts there. Refused if `dir` already has a journal: something is still up
   // (or crashed: Down() first).
   static absl::StatusOr<std::unique_ptr<Topology>> Create(std::string prefix, std::string dir);
-  // The one whose journal is in `dir`, for Down() and for looking; NotFound if there is none.
+  // The one whose journal is in `dir`, for Down() and for looking; NotFound if there is no `dir`.
+  // Without a journal (ended before it was begun, or after all it names was removed) Down() removes
+  // `dir` alone.
   static absl::StatusOr<std::unique_ptr<Topology>> Open(std::string prefix, std::string dir);
 
   const std::string& prefix() const { return prefix_; }

@@ -50,12 +50,11 @@ void MeshTest::SetUpTestSuite() {
   if (auto old = cli::Topology::Open(kPrefix, kDir); old.ok()) {
     EXPECT_TRUE((*old)->Down().ok());
   }
-  cli::MeshOptions options;
+  cli::MeshOptions options = WorldOptions();
   options.prefix = kPrefix;
   options.dir = kDir;
   options.bin_dir = WEFT_BIN_DIR;
   options.manifests = WEFT_MANIFESTS;
-  options.splice = SpliceIsOn();
   auto mesh = cli::Mesh::Create(options);
   if (!mesh.ok()) {
     failure_ = std::string(mesh.status().message());

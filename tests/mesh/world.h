@@ -20,6 +20,10 @@ inline constexpr const char* kCanary = "weft-canary-mesh-test-0123456789";
 // WEFT_MESH_SPLICE=off turns the splice of every workload off.
 bool SpliceIsOn();
 
+// What the world of this program is like; each test program defines it. Prefix, directory, programs
+// and manifests are filled in here.
+cli::MeshOptions WorldOptions();
+
 class MeshTest : public testing::Test {
  protected:
   static void SetUpTestSuite();
@@ -30,6 +34,11 @@ class MeshTest : public testing::Test {
   // A capture of the fabric with the canary, from now on. Streams that are already open count as
   // unknown.
   static std::unique_ptr<cli::Capture> CaptureFabric();
+  // An address of the demo in this world's family, for a URL and for other programs.
+  std::string Url(const std::string& v4, const std::string& path = "/") {
+    return "http://" + mesh_->UrlAddress(v4) + path;
+  }
+  std::string Ip(const std::string& v4) { return mesh_->Address(v4); }
   // The pid of a process that the node's agent supervises; 0: not running.
   pid_t PidOf(const std::string& node, const std::string& program);
   // How often curl gets 200 out of n requests to url.
