@@ -58,6 +58,32 @@ absl::Status AdsStream::Begin(const Request& request) {
   return absl::OkStatus();
 }
 
+absl::Status AdsStream::CheckNames() const {
+  size_t names = 0, bytes = 0;
+  const auto count = [&](const std::string& name) {
+    ++names;
+    bytes += name.size();
+  };
+  for (const auto& [type_url, type] : types_) {
+    for (const std::string& name : type.names) count(name);
+    // What a wildcard was answered is ours and bounded by the cache; another name under `sent`, or
+    // one to be answered, came from the client.
+    for (const auto& [name, version] : type.sent) {
+      if (!type.names.contains(name) && options_.cache->Find(type_url, name) == nullptr) {
+        count(name);
+        bytes += version.size();
+      }
+    }
+    for (const std::string& name : type.again) {
+      if (!type.names.contains(name)) count(name);
+    }
+  }
+  if (names <= options_.max_names && bytes <= options_.max_name_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError("more names on one stream than " +
+                                      std::to_string(options_.max_names) + ", or of more than " +
+                                      std::to_string(options_.max_name_bytes) + " bytes");
+}
+
 void AdsStream::Nack(const std::string& type_url, const TypeState& type, const std::string& error) {
   LogWarning("a client refuses a configuration",
              {{"node", node_.id}, {"peer", peer_.address}, {"type", type_url}, {"error", error}});
@@ -118,7 +144,7 @@ absl::Status AdsStream::OnDelta(std::string_view bytes) {
   const bool changes =
       request.resource_names_subscribe_size() + request.resource_names_unsubscribe_size() > 0;
   if (changes) type.due = true;
-  return absl::OkStatus();
+  return changes || first ? CheckNames() : absl::OkStatus();
 }
 
 absl::Status AdsStream::OnFullState(std::string_view bytes) {
@@ -144,10 +170,11 @@ absl::Status AdsStream::OnFullState(std::string_view bytes) {
   const bool star = names.erase("*") > 0;
   if (!names.empty() || star) type.named = true;
   const bool wildcard = star || !type.named;
-  if (names != type.names || wildcard != type.wildcard) type.due = true;
+  const bool changes = names != type.names;
+  if (changes || wildcard != type.wildcard) type.due = true;
   type.names = std::move(names);
   type.wildcard = wildcard;
-  return absl::OkStatus();
+  return changes ? CheckNames() : absl::OkStatus();
 }
 
 std::optional<std::string> AdsStream::NextResponse() {

@@ -44,6 +44,8 @@ class AdsStream final {
 
   template <typename Request>
   absl::Status Begin(const Request& request);
+  // Of what the client made us keep, counted anew after each request that may have added to it.
+  absl::Status CheckNames() const;
   absl::Status OnDelta(std::string_view bytes);
   absl::Status OnFullState(std::string_view bytes);
   void Nack(const std::string& type_url, const TypeState& type, const std::string& error);

@@ -86,6 +86,10 @@ struct ServerOptions {
   uint32_t max_streams = 100;  // at once, a connection
   size_t max_unary_bytes = 1u << 20;
   size_t max_request_bytes = 16u << 20;  // ADS: one request
+  // ADS: names that one stream keeps, of all types: those it subscribes and those it says it has. A
+  // stream that goes beyond either ends with kResourceExhausted.
+  size_t max_names = 100'000;
+  size_t max_name_bytes = 32u << 20;
   size_t max_response_bytes =
       3u << 20;  // delta: split into several above (Go's clients accept 4 MiB)
 };

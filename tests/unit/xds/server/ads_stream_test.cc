@@ -86,6 +86,50 @@ class AdsStreamTest : public testing::Test {
   std::unique_ptr<AdsStream> stream_;
 };
 
+// What a client makes us keep is bounded, whichever way it brings it: nobody is known on some
+// streams.
+TEST_F(AdsStreamTest, NamesOfAStreamAreBounded) {
+  options_.max_names = 3;
+  options_.max_name_bytes = 100;
+  for (const std::string& name : {std::string("d"), std::string(99, 'x')}) {
+    SCOPED_TRACE(name);
+    Make(true);
+    Delta({"a", "b"});
+    Delta({"a", "b", "*"}, {"b"});
+    ds::DeltaDiscoveryRequest request;
+    request.set_type_url("t");
+    if (name.size() == 1) request.add_resource_names_subscribe("c");
+    request.add_resource_names_subscribe("b");
+    request.add_resource_names_subscribe(name);
+    const absl::Status status = stream_->OnRequest(request.SerializeAsString());
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_NE(std::string(status.message()).find("than 3,"), std::string::npos) << status;
+  }
+  Make(true);
+  ds::DeltaDiscoveryRequest versions;
+  versions.set_type_url("t");
+  for (const char* name : {"a", "b", "c", "d"}) {
+    (*versions.mutable_initial_resource_versions())[name] = "1";
+  }
+  EXPECT_FALSE(stream_->OnRequest(versions.SerializeAsString()).ok());
+  Make(false);
+  Full({"a", "b", "c"});
+  ds::DiscoveryRequest full;
+  full.set_type_url("t");
+  for (const char* name : {"a", "b", "c", "d"}) full.add_resource_names(name);
+  EXPECT_EQ(stream_->OnRequest(full.SerializeAsString()).code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+// A wildcard's resources are ours: a client that tells their versions again brings nothing.
+TEST_F(AdsStreamTest, WhatTheCacheHasDoesNotCount) {
+  options_.max_names = 3;
+  Make(true);
+  for (const char* name : {"a", "b", "c", "d", "e"}) Set(name, "1");
+  Delta({}, {}, {{"a", "1"}, {"b", "1"}, {"c", "1"}, {"d", "1"}, {"e", "1"}});
+  Delta({"a", "b"});
+}
+
 TEST_F(AdsStreamTest, DeltaWildcardAndOneResponseAtATime) {
   Make(true);
   Set("a", "1");
