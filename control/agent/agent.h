@@ -8,6 +8,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <exception>
 #include <map>
 #include <memory>
 #include <optional>
@@ -68,6 +69,8 @@ class Agent final {
   };
 
   Agent(asio::io_context& io, Options options);
+  // A task of the agent must not end by an exception; one that does is a bug.
+  static void OnTaskEnd(std::exception_ptr failure);
   // agent.cc
   absl::Status LockRunDir();
   void StopWhatWeStarted();
@@ -104,6 +107,8 @@ class Agent final {
   void Unpublish(Enrolled& workload);
   void SyncKernel();
   void PollProxy();
+  Task<void> AskProxy();
+  void OnProxyStatus(const std::string& status);
   std::string NameOfWorkload(uint32_t id) const;
 
   // upstream.cc
@@ -117,7 +122,8 @@ class Agent final {
   // api.cc
   absl::Status StartApi();
   void HandleApi(ipc::LocalRequest request, ipc::Responder responder);
-  std::string StatusJson();
+  Task<void> AnswerStatus(ipc::Responder responder);
+  std::string StatusJson(const std::string& of_proxy);
   std::string NotReadyBecause();
 
   asio::io_context& io_;
@@ -142,6 +148,7 @@ class Agent final {
   std::map<std::string, Enrolled> workloads_;  // by "namespace/name"
   std::unique_ptr<asio::posix::stream_descriptor> workloads_watch_;
   asio::steady_timer proxy_poll_timer_;
+  bool polling_proxy_ = false;
   std::optional<std::chrono::steady_clock::time_point> proxy_gone_since_;
   uint32_t next_generation_ = 1;
   std::map<std::string, std::string> file_errors_;  // workload files that could not be read

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <boost/asio/co_spawn.hpp>
 #include <nlohmann/json.hpp>
 
 #include "control/agent/agent.h"
@@ -155,7 +156,7 @@ void Agent::HandleApi(ipc::LocalRequest request, ipc::Responder responder) {
   const bool get = request.method == "GET";
   const bool post = request.method == "POST";
   if (get && request.path == "/status") {
-    responder.Send(200, "application/json", StatusJson());
+    asio::co_spawn(io_, AnswerStatus(std::move(responder)), OnTaskEnd);
   } else if (get && request.path == "/healthz") {
     const std::string reason = NotReadyBecause();
     responder.Send(reason.empty() ? 200 : 503, "text/plain", reason.empty() ? "ok\n" : reason);
@@ -181,7 +182,15 @@ void Agent::HandleApi(ipc::LocalRequest request, ipc::Responder responder) {
   }
 }
 
-std::string Agent::StatusJson() {
+Task<void> Agent::AnswerStatus(ipc::Responder responder) {
+  std::string of_proxy;
+  if (proxy_.process) {
+    of_proxy = co_await StatusOfProxy(io_.get_executor(), options_.Path("proxy.sock"));
+  }
+  if (!stopping_) responder.Send(200, "application/json", StatusJson(of_proxy));
+}
+
+std::string Agent::StatusJson(const std::string& of_proxy) {
   json workloads = json::array();
   for (const auto& [key, workload] : workloads_) {
     const char* state = !workload.error.empty()                         ? "error"
@@ -239,9 +248,7 @@ std::string Agent::StatusJson() {
                                {"by", last_nack_->who},
                                {"time", last_nack_->time}};
   }
-  const json proxy = proxy_.process
-                         ? json::parse(StatusOfProxy(options_.Path("proxy.sock")), nullptr, false)
-                         : json();
+  const json proxy = json::parse(of_proxy, nullptr, false);
   if (proxy.is_object()) {
     out["proxy"] = proxy;
     out["tunnels"] = proxy.value("tunnels", json::array());

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/asio/co_spawn.hpp>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -282,8 +283,29 @@ void Agent::SyncKernel() {
 }
 
 void Agent::PollProxy() {
-  const auto listening =
-      proxy_.process ? WorkloadsOfProxy(options_.Path("proxy.sock")) : std::set<uint32_t>();
+  if (!proxy_.process) return OnProxyStatus("");
+  if (polling_proxy_) return;  // what follows its answer looks at everything anew
+  polling_proxy_ = true;
+  asio::co_spawn(io_, AskProxy(), OnTaskEnd);
+}
+
+Task<void> Agent::AskProxy() {
+  const pid_t asked = proxy_.process->pid();
+  const std::string status =
+      co_await StatusOfProxy(io_.get_executor(), options_.Path("proxy.sock"));
+  polling_proxy_ = false;
+  if (stopping_) co_return;
+  // What a proxy said that has been replaced meanwhile counts for nothing.
+  const bool same = proxy_.process && proxy_.process->pid() == asked;
+  if (same) {
+    OnProxyStatus(status);
+  } else {
+    Reconcile();
+  }
+}
+
+void Agent::OnProxyStatus(const std::string& status) {
+  const std::set<uint32_t> listening = ListeningWorkloads(status);
   const bool in_grace =
       proxy_gone_since_ && std::chrono::steady_clock::now() - *proxy_gone_since_ < kProxyGrace;
   bool all = true;

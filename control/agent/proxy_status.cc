@@ -3,23 +3,19 @@
 
 #include <nlohmann/json.hpp>
 
-#include "proxy/ipc/local_http.h"
+#include "proxy/ipc/local_http_get.h"
 
 namespace weft::agent {
-namespace {
 
-constexpr int kTimeoutSeconds = 1;
-
-}  // namespace
-
-std::string StatusOfProxy(const std::string& admin_socket) {
-  auto response = ipc::HttpRequest(admin_socket, "GET", "/status", {}, kTimeoutSeconds);
-  return response.ok() && response->status == 200 ? response->body : "";
+Task<std::string> StatusOfProxy(asio::any_io_executor executor, std::string admin_socket,
+                                std::chrono::milliseconds limit) {
+  auto response = co_await ipc::HttpGet(executor, admin_socket, "/status", limit);
+  co_return response.ok() && response->status == 200 ? std::move(response->body) : "";
 }
 
-std::set<uint32_t> WorkloadsOfProxy(const std::string& admin_socket) {
+std::set<uint32_t> ListeningWorkloads(const std::string& status_text) {
   std::set<uint32_t> ids;
-  const auto status = nlohmann::json::parse(StatusOfProxy(admin_socket), nullptr, false);
+  const auto status = nlohmann::json::parse(status_text, nullptr, false);
   if (!status.is_object() || !status.contains("workloads")) return ids;
   for (const auto& workload : status["workloads"]) {
     if (workload.is_object() && workload.value("listening", false)) {

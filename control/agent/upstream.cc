@@ -24,11 +24,6 @@ Task<net::StatusOrStream> DialPlain(asio::any_io_executor executor, std::string 
   co_return stream;
 }
 
-// A task of the agent that must not end by an exception; one that does is a bug.
-void OnTaskEnd(std::exception_ptr failure) {
-  if (failure) WEFT_BUG("a task of the agent ended by an exception");
-}
-
 std::string Now() {
   char text[32];
   const time_t now = time(nullptr);
@@ -39,6 +34,10 @@ std::string Now() {
 }
 
 }  // namespace
+
+void Agent::OnTaskEnd(std::exception_ptr failure) {
+  if (failure) WEFT_BUG("a task of the agent ended by an exception");
+}
 
 void Agent::StartUpstream() {
   if (certificates_) {
