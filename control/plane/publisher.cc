@@ -19,7 +19,8 @@ const std::vector<std::string>& ServedTypes() {
   static const std::vector<std::string> types = {
       std::string(xds::kClusterType),       std::string(xds::kEndpointsType),
       std::string(xds::kListenerType),      std::string(xds::kRouteType),
-      std::string(xds::kAuthorizationType), std::string(xds::kAddressType)};
+      std::string(xds::kAuthorizationType), std::string(xds::kNetworkPolicyType),
+      std::string(xds::kProcessPolicyType), std::string(xds::kAddressType)};
   return types;
 }
 
@@ -32,6 +33,8 @@ std::vector<xds::Encoded> EncodeAll(const Configuration& configuration) {
   EncodeEach(configuration.listeners, &resources);
   EncodeEach(configuration.routes, &resources);
   EncodeEach(configuration.authorizations, &resources);
+  EncodeEach(configuration.network_policies, &resources);
+  EncodeEach(configuration.process_policies, &resources);
   EncodeEach(configuration.workloads, &resources);
   EncodeEach(configuration.services, &resources);
   return resources;

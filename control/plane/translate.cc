@@ -263,6 +263,7 @@ Configuration Translate(const ManifestSet& set, const TranslateOptions& options,
   }
   out.workloads = TranslateWorkloads(set, options);
   out.authorizations = TranslatePolicies(set, options);
+  TranslatePodPolicies(set, options, &out);
   return out;
 }
 

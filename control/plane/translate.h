@@ -10,6 +10,7 @@
 #include "control/plane/manifest_set.h"
 #include "xds/model/authorization.h"
 #include "xds/model/listener.h"
+#include "xds/model/network_policy.h"
 
 namespace weft::plane {
 
@@ -29,6 +30,8 @@ struct Configuration {
   std::vector<model::Workload> workloads;
   std::vector<model::Service> services;
   std::vector<model::Authorization> authorizations;
+  std::vector<model::NetworkPolicy> network_policies;
+  std::vector<model::ProcessPolicy> process_policies;
 };
 
 // `problems` gets what is well-formed but cannot be carried out in part (a named targetPort that no
@@ -57,6 +60,11 @@ std::vector<model::Workload> TranslateWorkloads(const ManifestSet& set,
                                                 const TranslateOptions& options);
 std::vector<model::Authorization> TranslatePolicies(const ManifestSet& set,
                                                     const TranslateOptions& options);
+// Fills network_policies and process_policies. A NetworkPolicy whose ingress names ports becomes
+// one resource for each meaning of the names, "NAME~http=8080"; one that selects nobody becomes
+// none.
+void TranslatePodPolicies(const ManifestSet& set, const TranslateOptions& options,
+                          Configuration* out);
 // Sorted "namespace/name" of the selector policies that hold for the workload, and the STRICT one
 // where it applies.
 std::vector<std::string> PoliciesOf(const Workload& workload, const ManifestSet& set,

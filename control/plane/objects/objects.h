@@ -12,7 +12,9 @@
 
 #include "control/plane/annotations.h"
 #include "control/plane/problem.h"
+#include "control/plane/selectors.h"
 #include "proxy/base/address.h"
+#include "xds/model/network_policy.h"
 #include "xds/model/route.h"
 #include "xds/model/workload.h"
 
@@ -45,7 +47,13 @@ struct Workload {
   bool host_network = false;
   bool ready = true;
   bool finished = false;  // a Pod that succeeded or failed: no endpoint any more
-  std::map<std::string, uint16_t> named_ports;
+  std::map<std::string, uint16_t> named_ports;  // TCP only: what Services refer to
+  struct ContainerPort {
+    std::string name;
+    model::NetworkPolicy::Protocol protocol = model::NetworkPolicy::Protocol::kTcp;
+    uint16_t port = 0;
+  };
+  std::vector<ContainerPort> container_ports;  // all named ones: what policies refer to
 };
 
 struct Service {
@@ -151,8 +159,47 @@ struct PeerAuthentication {
   bool strict = false;
 };
 
+// Whom a rule of a policy means: pods, a block, or (ProcessPolicy) identities.
+struct PolicyPeer {
+  std::optional<LabelSelector> pods;        // none, but namespaces: all pods of those
+  std::optional<LabelSelector> namespaces;  // none, but pods: those of the policy's namespace
+  std::optional<model::NetworkPolicy::Block> block;
+  std::vector<std::string> identities;  // SPIFFE ids
+};
+
+struct PolicyPort {
+  model::NetworkPolicy::Port port;  // of a named one the protocol alone counts
+  std::string name;                 // empty: by number
+};
+
+struct NetworkPolicy {
+  Meta meta;
+  LabelSelector pods;
+  bool isolates_ingress = false, isolates_egress = false;
+  struct Rule {
+    std::vector<PolicyPeer> peers;  // empty: everybody
+    std::vector<PolicyPort> ports;  // empty: everything
+  };
+  std::vector<Rule> ingress, egress;
+};
+
+struct ProcessPolicy {
+  Meta meta;
+  LabelSelector pods;
+  bool enforce = true;
+  struct Rule {  // lists: empty means any
+    std::string name;
+    std::vector<std::string> binaries, not_binaries, arguments;
+    bool connects = false;
+    std::vector<PolicyPeer> to;
+    std::vector<PolicyPort> ports;
+    model::ProcessPolicy::Action action = model::ProcessPolicy::Action::kLog;
+  };
+  std::vector<Rule> rules;
+};
+
 using Object = std::variant<Namespace, ServiceAccount, Workload, Service, EndpointSlice, HttpRoute,
-                            AuthorizationPolicy, PeerAuthentication>;
+                            AuthorizationPolicy, PeerAuthentication, NetworkPolicy, ProcessPolicy>;
 
 enum class ObjectKind : uint8_t {  // the order of the status page
   kNamespace,
@@ -164,6 +211,8 @@ enum class ObjectKind : uint8_t {  // the order of the status page
   kHttpRoute,
   kAuthorizationPolicy,
   kPeerAuthentication,
+  kNetworkPolicy,
+  kProcessPolicy,
 };
 const char* KindName(ObjectKind kind);
 

@@ -22,6 +22,8 @@ constexpr KnownKind kKinds[] = {
     {"gateway.networking.k8s.io/v1", "HTTPRoute", ObjectKind::kHttpRoute},
     {"security.istio.io/v1", "AuthorizationPolicy", ObjectKind::kAuthorizationPolicy},
     {"security.istio.io/v1", "PeerAuthentication", ObjectKind::kPeerAuthentication},
+    {"networking.k8s.io/v1", "NetworkPolicy", ObjectKind::kNetworkPolicy},
+    {"weft.dev/v1", "ProcessPolicy", ObjectKind::kProcessPolicy},
 };
 
 std::string AcceptedKinds() {
@@ -91,6 +93,10 @@ Object ParseByKind(ObjectKind kind, Fields& fields, Meta meta, const LocatedMap&
       return ParseAuthorizationPolicy(fields, std::move(meta));
     case ObjectKind::kPeerAuthentication:
       return ParsePeerAuthentication(fields, std::move(meta));
+    case ObjectKind::kNetworkPolicy:
+      return ParseNetworkPolicy(fields, std::move(meta));
+    case ObjectKind::kProcessPolicy:
+      return ParseProcessPolicy(fields, std::move(meta));
   }
   return Namespace{};
 }

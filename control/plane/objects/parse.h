@@ -35,6 +35,8 @@ EndpointSlice ParseEndpointSlice(Fields& fields, Meta meta);
 HttpRoute ParseHttpRoute(Fields& fields, Meta meta);
 AuthorizationPolicy ParseAuthorizationPolicy(Fields& fields, Meta meta);
 PeerAuthentication ParsePeerAuthentication(Fields& fields, Meta meta);
+NetworkPolicy ParseNetworkPolicy(Fields& fields, Meta meta);
+ProcessPolicy ParseProcessPolicy(Fields& fields, Meta meta);
 
 // selector: {matchLabels: {...}} as Istio writes it.
 std::map<std::string, std::string> ParseMatchLabels(Fields& fields, std::string_view name);

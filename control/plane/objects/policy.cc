@@ -188,10 +188,14 @@ AuthorizationPolicy ParseAuthorizationPolicy(Fields& fields, Meta meta) {
   const std::string action = spec.Text("action");
   if (action == "DENY") {
     policy.action = model::Authorization::Action::kDeny;
+  } else if (action == "AUDIT") {
+    // Changes no decision; who matches is reported. The same as a denial that is only tried.
+    policy.action = model::Authorization::Action::kDeny;
+    policy.dry_run = true;
   } else if (!action.empty() && action != "ALLOW") {
     spec.AddProblem(
         *node->Find("action"),
-        absl::StrCat("spec.action: \"", action, "\" is not supported, only ALLOW and DENY"));
+        absl::StrCat("spec.action: \"", action, "\" is not supported, only ALLOW, DENY and AUDIT"));
   }
   ReadRules(spec, &policy);
   spec.Refuse({"targetRef", "targetRefs"}, "not supported yet; use selector");

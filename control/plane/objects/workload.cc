@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pods, and workloads outside Kubernetes.
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "control/plane/objects/parse.h"
 
@@ -32,7 +34,21 @@ void ReadNode(Fields& fields, std::string_view name, Workload* workload) {
       absl::StrCat(fields.PathOf(name), ": \"", workload->node, "\" is no object name"));
 }
 
-// Only the names of ports: what a Service's named targetPort refers to.
+std::optional<model::NetworkPolicy::Protocol> ProtocolOf(std::string_view text) {
+  using Protocol = model::NetworkPolicy::Protocol;
+  if (text.empty() || text == "TCP") return Protocol::kTcp;
+  if (text == "UDP") return Protocol::kUdp;
+  if (text == "SCTP") return Protocol::kSctp;
+  return std::nullopt;
+}
+
+void AddNamedPort(const std::string& name, model::NetworkPolicy::Protocol protocol, uint16_t port,
+                  Workload* workload) {
+  if (protocol == model::NetworkPolicy::Protocol::kTcp) workload->named_ports[name] = port;
+  workload->container_ports.push_back({name, protocol, port});
+}
+
+// Only the names of ports: what a Service's named targetPort and policies refer to.
 void ReadContainerPorts(const Fields& fields, const Yaml& container, Workload* workload) {
   const Yaml* ports = container.Find("ports");
   if (ports == nullptr || ports->kind != Yaml::Kind::kList) return;
@@ -43,8 +59,12 @@ void ReadContainerPorts(const Fields& fields, const Yaml& container, Workload* w
     const std::string protocol = port.Text("protocol");
     port.Ignore({"hostPort", "hostIP"});
     port.Done();
-    if (!name.empty() && number.has_value() && (protocol.empty() || protocol == "TCP")) {
-      workload->named_ports[name] = static_cast<uint16_t>(*number);
+    const auto known = ProtocolOf(protocol);
+    if (!known.has_value()) {
+      port.AddProblem(absl::StrCat(port.PathOf("protocol"), ": expected TCP, UDP or SCTP, found \"",
+                                   protocol, "\""));
+    } else if (!name.empty() && number.has_value()) {
+      AddNamedPort(name, *known, static_cast<uint16_t>(*number), workload);
     }
   }
 }
@@ -144,9 +164,15 @@ void ReadWorkloadFields(Fields& fields, Workload* workload) {
   workload->ready = fields.Boolean("ready").value_or(true);
   const auto ports = fields.TextMap("ports");
   for (const auto& [name, number] : ports) {
-    const auto value = ParseInteger(number.value, 1, 65535);
-    if (value.has_value()) {
-      workload->named_ports[name] = static_cast<uint16_t>(*value);
+    // "8080" or "53/UDP".
+    const std::string_view text = number.value;
+    const size_t slash = std::min(text.find('/'), text.size());
+    const auto value = ParseInteger(text.substr(0, slash), 1, 65535);
+    const auto protocol = slash == text.size()       ? ProtocolOf("TCP")
+                          : slash + 1 == text.size() ? std::nullopt
+                                                     : ProtocolOf(text.substr(slash + 1));
+    if (value.has_value() && protocol.has_value()) {
+      AddNamedPort(name, *protocol, static_cast<uint16_t>(*value), workload);
     } else {
       fields.problems()->push_back(
           {number.at,

@@ -50,7 +50,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "HTTPRoute "
                 "(gateway.networking.k8s.io/v1), AuthorizationPolicy (security.istio.io/v1), "
                 "PeerAuthentication "
-                "(security.istio.io/v1), WorkloadList (weft.dev/v1), List (v1)"},
+                "(security.istio.io/v1), NetworkPolicy (networking.k8s.io/v1), ProcessPolicy "
+                "(weft.dev/v1), WorkloadList (weft.dev/v1), List (v1)"},
         Refusal{"OtherVersion", Meta("HTTPRoute", "gateway.networking.k8s.io/v1beta1", ""),
                 "f.yaml:1: apiVersion: \"gateway.networking.k8s.io/v1beta1\" of HTTPRoute is not "
                 "accepted, only "
@@ -299,7 +300,7 @@ INSTANTIATE_TEST_SUITE_P(
                 Policy("spec:\n  rules:\n    - from: [{source: {requestPrincipals: [\"*\"]}}]\n"),
                 "f.yaml:6: spec.rules[0].from[0].source.requestPrincipals: an L7 attribute"},
         Refusal{"Custom", Policy("spec:\n  action: CUSTOM\n"),
-                "f.yaml:5: spec.action: \"CUSTOM\" is not supported, only ALLOW and DENY"},
+                "f.yaml:5: spec.action: \"CUSTOM\" is not supported, only ALLOW, DENY and AUDIT"},
         Refusal{
             "Scheme",
             Policy("spec:\n  rules:\n    - from: [{source: {principals: [\"spiffe://a/b\"]}}]\n"),

@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "xds/wire/authorization.pb.h"
+#include "xds/wire/policy.pb.h"
 
 namespace weft::xds {
 namespace {
@@ -43,6 +44,7 @@ class AdsStateTest : public testing::Test {
     options.variant = variant;
     options.node_id = "n";
     options.wildcard_types = std::move(types);
+    options.policy_types = policy_types_;
     state_ =
         std::make_unique<AdsState>(options, [this](const Update& u) { updates_.push_back(u); });
     state_->OnConnected();
@@ -89,6 +91,21 @@ class AdsStateTest : public testing::Test {
     return out;
   }
 
+  // An empty answer of a server that calls itself `identifier`.
+  void AnswerAs(const std::string& identifier, std::string_view type = kClusterType) {
+    ds::DeltaDiscoveryResponse response;
+    response.set_nonce("1");
+    response.set_type_url(std::string(type));
+    response.mutable_control_plane()->set_identifier(identifier);
+    ASSERT_TRUE(state_->OnMessage(response.SerializeAsString(), now_).ok());
+  }
+  std::vector<std::string> DeltaTypes() {
+    std::vector<std::string> out;
+    for (const auto& request : TakeDelta()) out.push_back(request.type_url());
+    return out;
+  }
+
+  std::vector<std::string> policy_types_;
   AdsState::Clock::time_point now_{};
   std::vector<Update> updates_;
   std::unique_ptr<AdsState> state_;
@@ -340,6 +357,47 @@ TEST_F(AdsStateTest, RefusalsInARowAreSentSlowerAndSlower) {
   EXPECT_EQ(last, milliseconds(2000));
   Full("20", {ClusterAny("a")});
   EXPECT_EQ(TakeFull().size(), 1u) << "an ACK never waits";
+}
+
+TEST_F(AdsStateTest, PoliciesAreAskedOnlyOfAServerThatSaysItHasThem) {
+  policy_types_ = {std::string(kNetworkPolicyType), std::string(kProcessPolicyType)};
+  Make(Variant::kDelta);
+  EXPECT_THAT(DeltaTypes(), ElementsAre(kClusterType));
+  AnswerAs("{\"Component\":\"istiod\"}");
+  EXPECT_FALSE(updates_.back().serves_policies);
+  EXPECT_THAT(DeltaTypes(), ElementsAre(kClusterType));  // the ACK
+  AnswerAs(std::string(kPolicyServer));
+  EXPECT_TRUE(updates_.back().serves_policies);
+  EXPECT_THAT(DeltaTypes(), ElementsAre(kClusterType, kNetworkPolicyType, kProcessPolicyType));
+  AnswerAs(std::string(kPolicyServer), kNetworkPolicyType);
+  EXPECT_EQ(updates_.back().type_url, kNetworkPolicyType);
+  // The next stream may be another server's.
+  state_->OnDisconnected("gone");
+  state_->OnConnected();
+  EXPECT_THAT(DeltaTypes(), ElementsAre(kClusterType));
+}
+
+TEST_F(AdsStateTest, ANetworkPolicyThatCannotBeReadCutsItsSubjectsOff) {
+  policy_types_ = {std::string(kNetworkPolicyType)};
+  Make(Variant::kDelta);
+  TakeDelta();
+  AnswerAs(std::string(kPolicyServer));
+  TakeDelta();
+  weft::policy::v1::NetworkPolicy bad;
+  bad.set_name("p");
+  bad.set_namespace_("s");
+  bad.add_subjects("b");
+  bad.add_subjects("a");  // not in order
+  google::protobuf::Any any;
+  any.PackFrom(bad);
+  Delta("2", {{"s/p", any}}, {}, kNetworkPolicyType);
+  ASSERT_THAT(Changed(), ElementsAre("s/p"));
+  const auto& deny =
+      *std::get<std::shared_ptr<const model::NetworkPolicy>>(updates_.back().changed[0].resource);
+  EXPECT_THAT(deny.subjects, ElementsAre("a", "b"));
+  EXPECT_TRUE(deny.isolates_ingress && deny.isolates_egress);
+  EXPECT_TRUE(deny.ingress.empty() && deny.egress.empty());
+  EXPECT_NE(TakeDelta().at(0).error_detail().message().find("subjects"), std::string::npos);
 }
 
 TEST_F(AdsStateTest, GarbageEndsTheStream) {

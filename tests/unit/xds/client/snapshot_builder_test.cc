@@ -15,10 +15,10 @@ using testing::IsEmpty;
 class SnapshotBuilderTest : public testing::Test {
  protected:
   void SetUp() override { Make({}); }
-  void Make(std::vector<std::string> required) {
+  void Make(std::vector<std::string> required, std::vector<std::string> policies = {}) {
     snapshot_ = nullptr;
     builder_ = std::make_unique<SnapshotBuilder>(
-        BuilderOptions{.required_types = std::move(required)},
+        BuilderOptions{.required_types = std::move(required), .policy_types = std::move(policies)},
         [this](std::string_view type, std::set<std::string> names) {
           (type == kEndpointsType ? eds_ : rds_) = std::move(names);
         },
@@ -175,6 +175,36 @@ TEST_F(SnapshotBuilderTest, NothingIsPublishedBeforeEveryRequiredTypeWasHeardOf)
   builder_->Apply({.type_url = std::string(kAuthorizationType)}, now_);
   ASSERT_NE(snapshot_, nullptr);
   EXPECT_TRUE(snapshot_->workloads.contains("u"));
+}
+
+TEST_F(SnapshotBuilderTest, PoliciesAreWaitedForWhereTheServerHasThem) {
+  const std::vector<std::string> policies = {std::string(kNetworkPolicyType),
+                                             std::string(kProcessPolicyType)};
+  Make({std::string(kAddressType)}, policies);
+  builder_->Apply({.type_url = std::string(kAddressType), .serves_policies = true}, now_);
+  EXPECT_EQ(snapshot_, nullptr) << "without policies everything would be allowed";
+  Update update{.type_url = std::string(kNetworkPolicyType), .serves_policies = true};
+  update.changed.push_back({.name = "s/n",
+                            .resource = std::make_shared<const model::NetworkPolicy>(
+                                model::NetworkPolicy{.name = "n"})});
+  builder_->Apply(update, now_);
+  EXPECT_EQ(snapshot_, nullptr);
+  Update process{.type_url = std::string(kProcessPolicyType), .serves_policies = true};
+  process.changed.push_back({.name = "s/p",
+                             .resource = std::make_shared<const model::ProcessPolicy>(
+                                 model::ProcessPolicy{.name = "p"})});
+  builder_->Apply(process, now_);
+  ASSERT_NE(snapshot_, nullptr);
+  EXPECT_TRUE(snapshot_->network_policies.contains("s/n"));
+  EXPECT_TRUE(snapshot_->process_policies.contains("s/p"));
+  Remove(kNetworkPolicyType, "s/n");
+  Remove(kProcessPolicyType, "s/p");
+  EXPECT_THAT(snapshot_->network_policies, IsEmpty());
+  EXPECT_THAT(snapshot_->process_policies, IsEmpty());
+
+  Make({std::string(kAddressType)}, policies);
+  builder_->Apply({.type_url = std::string(kAddressType)}, now_);
+  EXPECT_NE(snapshot_, nullptr) << "a server without them is not waited for";
 }
 
 TEST_F(SnapshotBuilderTest, UnchangedMeansUnpublishedAndTheSequenceGrows) {
