@@ -74,6 +74,8 @@ struct tcp_sock {
 	__u32 write_seq;
 	__u32 copied_seq;
 	__u32 rcv_nxt;
+	__u32 rcv_wup; /* rcv_nxt when rcv_wnd was told to the sender */
+	__u32 rcv_wnd;
 	__u64 bytes_sent; /* payload, with what was sent again */
 	__u64 bytes_retrans;
 	__u64 bytes_received; /* counts a FIN as a byte */

@@ -58,6 +58,21 @@ static __always_inline bool weft_reader_waits(const struct sock *peer)
 	return node != head;
 }
 
+/* A message that goes by TCP into a buffer without room is dropped there, and sent again after 200
+ * ms only. So the splice leaves the room that the receiver promised to TCP, and the last message by
+ * the splice finds room itself. */
+static __always_inline bool weft_full(const struct tcp_sock *peer, __u32 size)
+{
+	const struct sock *sk = (const struct sock *)peer;
+	int promised = BPF_CORE_READ(peer, rcv_wup) + BPF_CORE_READ(peer, rcv_wnd) -
+		       BPF_CORE_READ(peer, rcv_nxt);
+	__u64 used = BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
+
+	if (promised < 0)
+		promised = 0;
+	return used + size + promised > (__u64)BPF_CORE_READ(sk, sk_rcvbuf);
+}
+
 enum weft_path {
 	WEFT_BY_SPLICE,
 	WEFT_BY_TCP,
@@ -83,7 +98,7 @@ static __always_inline enum weft_path weft_choose(struct sk_msg_md *msg, struct 
 		moves->peer_blocking += 1;
 		return WEFT_BY_TCP;
 	}
-	if (BPF_CORE_READ(peer, sk_backlog.rmem_alloc.counter) > BPF_CORE_READ(peer, sk_rcvbuf)) {
+	if (weft_full((const struct tcp_sock *)peer, msg->size)) {
 		moves->peer_full += 1;
 		return WEFT_BY_TCP;
 	}

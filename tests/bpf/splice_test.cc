@@ -19,8 +19,10 @@
 #include <cstring>
 #include <fstream>
 #include <random>
+#include <sstream>
 #include <thread>
 
+#include "control/bpf/netns.h"
 #include "tests/bpf/testbed.h"
 
 namespace weft::bpf {
@@ -538,8 +540,32 @@ TEST_F(SpliceTest, BytesSentBeforeTheInsertionAreNotOvertaken) {
   }
 }
 
-TEST_F(SpliceTest, ASleepingReaderHoldsTheWriterAndLosesNothing) {
+// What TCP dropped in this netns for want of room in the receiver's buffer.
+uint64_t Pruned(const Pod& pod) {
+  uint64_t pruned = 0;
+  EXPECT_TRUE(InNetns(pod.netns.get(), [&] {
+                std::ifstream file("/proc/thread-self/net/netstat");
+                std::string names, values, name, value;
+                while (std::getline(file, names) && std::getline(file, values)) {
+                  std::istringstream each_name(names), each_value(values);
+                  while (each_name >> name && each_value >> value) {
+                    if (name == "RcvPruned") pruned = std::stoull(value);
+                  }
+                }
+                return absl::OkStatus();
+              }).ok());
+  return pruned;
+}
+
+// The parameter is the reader's SO_RCVBUF; 0: what the kernel gives it.
+class SpliceFull : public SpliceTest, public testing::WithParamInterface<int> {};
+
+TEST_P(SpliceFull, ASleepingReaderHoldsTheWriterAndLosesNothing) {
   Pair pair = Spliced();
+  const int room = GetParam();
+  if (room != 0) {
+    ASSERT_EQ(setsockopt(pair.server.get(), SOL_SOCKET, SO_RCVBUF, &room, sizeof room), 0);
+  }
   uint64_t sent = 0;
   // Until nothing goes for 300 ms; the bound is far above what TCP itself would buffer.
   while (sent < (64u << 20)) {
@@ -553,6 +579,8 @@ TEST_F(SpliceTest, ASleepingReaderHoldsTheWriterAndLosesNothing) {
   }
   EXPECT_LT(sent, 16u << 20);
   EXPECT_GT(stats().peer_full, 0u);
+  // A segment that finds no room would be sent again 200 ms later only.
+  EXPECT_EQ(Pruned(server_pod_), 0u);
   RecordProperty("accepted_kib", static_cast<int>(sent / 1024));
   printf("sleeping reader: writer held after %zu KiB\n", static_cast<size_t>(sent / 1024));
   EXPECT_TRUE(ReceiveSome(pair.server, sent) == Bytes(0, sent));
@@ -563,6 +591,8 @@ TEST_F(SpliceTest, ASleepingReaderHoldsTheWriterAndLosesNothing) {
   }
   EXPECT_GT(stats().messages, before);
 }
+
+INSTANTIATE_TEST_SUITE_P(Room, SpliceFull, testing::Values(0, 512 << 10));
 
 TEST_F(SpliceTest, TheSwitchStopsLiveConnectionsAndLetsThemBack) {
   Pair pair = Spliced();
