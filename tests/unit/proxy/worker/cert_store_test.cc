@@ -18,10 +18,15 @@ class CertStoreTest : public testing::Test {
   CertStoreTest() { Adopt(); }
   void Adopt() {
     model::Snapshot snapshot;
-    for (const auto& [domain, roots] : roots_) {
-      snapshot.trust_bundles[domain] = std::make_shared<model::TrustBundle>(
-          model::TrustBundle{.trust_domain = domain, .roots = roots});
+    if (roots_ != bundled_) {
+      bundles_.clear();
+      for (const auto& [domain, roots] : roots_) {
+        bundles_[domain] = std::make_shared<model::TrustBundle>(
+            model::TrustBundle{.trust_domain = domain, .roots = roots});
+      }
+      bundled_ = roots_;
     }
+    snapshot.trust_bundles.insert(bundles_.begin(), bundles_.end());
     auto certificate = std::make_shared<model::Certificate>();
     certificate->identity = kAlice;
     certificate->chain = {chain_};
@@ -35,6 +40,8 @@ class CertStoreTest : public testing::Test {
   std::unique_ptr<tls::LocalSigner> signer_ =
       *tls::LocalSigner::Create(io_.get_executor(), cert_.key_pem());
   std::map<std::string, std::vector<std::string>> roots_ = {{"cluster.local", {root_.der()}}};
+  std::map<std::string, std::vector<std::string>> bundled_;
+  std::map<std::string, std::shared_ptr<const model::TrustBundle>> bundles_;
   std::string chain_ = cert_.der();
   CertStore store_{signer_.get()};
 };
