@@ -22,6 +22,8 @@ constexpr int64_t kLifetimeSeconds = 3600;
 constexpr int64_t kFirstRetrySeconds = 1;
 constexpr int64_t kLastRetrySeconds =
     60;  // well below half of an hour: many attempts before expiry
+// The same for certificates that live shorter: at most this part of their life between attempts.
+constexpr int64_t kRetriesInALife = 20;
 
 int64_t Now() { return time(nullptr); }
 
@@ -32,6 +34,13 @@ absl::StatusOr<std::string> ReadToken(const std::string& path) {
     return absl::FailedPreconditionError("join token " + path + " is unreadable or empty");
   }
   return token;
+}
+
+// Of "10.0.0.1:15012", "[fd00::1]:15012", "control.mesh:15012": as a certificate names it.
+std::string HostOf(const std::string& target) {
+  const std::string host = target.substr(0, target.rfind(':'));
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  return bracketed ? host.substr(1, host.size() - 2) : host;
 }
 
 }  // namespace
@@ -49,6 +58,7 @@ struct Certificates::State {
     model::Certificate certificate;  // not_after 0: none yet
     int64_t attempt_at = 0;          // when to ask (again)
     int64_t retry_seconds = kFirstRetrySeconds;
+    int64_t last_retry_seconds = kLastRetrySeconds;
     // Of the certificate before: a proxy may be in the middle of a handshake with it, so it is
     // forgotten one renewal later.
     uint64_t previous_key = 0;
@@ -166,7 +176,7 @@ Task<net::StatusOrStream> Certificates::State::Connect(bool as_node) {
   // Without a signer or a certificate there is only the token.
   tls::ClientTlsOptions tls_options;
   tls_options.roots_pem = root_pem;
-  tls_options.server_name = options.control.substr(0, options.control.rfind(':'));
+  tls_options.server_name = HostOf(options.control);
   const Entry& node = entries[node_identity];
   if (as_node) {
     for (const std::string& der : node.certificate.chain) {
@@ -275,6 +285,8 @@ void Certificates::State::Adopt(Entry* entry, model::Certificate certificate) {
   entry->certificate = std::move(certificate);
   entry->attempt_at = RenewAt(entry->certificate);
   entry->retry_seconds = kFirstRetrySeconds;
+  entry->last_retry_seconds = std::clamp((entry->certificate.not_after - Now()) / kRetriesInALife,
+                                         kFirstRetrySeconds, kLastRetrySeconds);
   entry->error.clear();
   LogInfo("certificate issued", {{"identity", entry->certificate.identity},
                                  {"key_id", std::to_string(entry->certificate.key_id)}});
@@ -292,7 +304,7 @@ Task<void> Certificates::State::Attempt(std::string identity) {
   Entry& entry = found->second;
   entry.error = std::string(issued.status().message());
   entry.attempt_at = Now() + entry.retry_seconds;
-  entry.retry_seconds = std::min(entry.retry_seconds * 2, kLastRetrySeconds);
+  entry.retry_seconds = std::min(entry.retry_seconds * 2, entry.last_retry_seconds);
   LogWarning(
       "no certificate, trying again",
       {{"identity", identity},
