@@ -51,7 +51,7 @@ struct TestCert {
 
 struct CertOptions {
   std::string common_name = "weft test";
-  std::vector<std::string> uris, dns;
+  std::vector<std::string> uris, dns, ips;
   int64_t not_before_seconds = -60;  // from now
   int64_t not_after_seconds = 3600;
   bool ca = false;
@@ -87,7 +87,7 @@ inline bssl::UniquePtr<EVP_PKEY> MakeKey(CertOptions::Key kind) {
 }
 
 inline void AddNames(X509* x509, const CertOptions& options) {
-  if (options.uris.empty() && options.dns.empty()) return;
+  if (options.uris.empty() && options.dns.empty() && options.ips.empty()) return;
   bssl::UniquePtr<GENERAL_NAMES> names(sk_GENERAL_NAME_new_null());
   const auto add = [&](int type, const std::string& text) {
     GENERAL_NAME* name = GENERAL_NAME_new();
@@ -98,6 +98,11 @@ inline void AddNames(X509* x509, const CertOptions& options) {
   };
   for (const auto& uri : options.uris) add(GEN_URI, uri);
   for (const auto& dns : options.dns) add(GEN_DNS, dns);
+  for (const auto& ip : options.ips) {
+    GENERAL_NAME* name = GENERAL_NAME_new();
+    GENERAL_NAME_set0_value(name, GEN_IPADD, a2i_IPADDRESS(ip.c_str()));
+    sk_GENERAL_NAME_push(names.get(), name);
+  }
   EXPECT_TRUE(X509_add1_ext_i2d(x509, NID_subject_alt_name, names.get(), 0, X509V3_ADD_DEFAULT));
 }
 
