@@ -60,9 +60,9 @@ std::vector<model::Workload> TranslateWorkloads(const ManifestSet& set,
                                                 const TranslateOptions& options);
 std::vector<model::Authorization> TranslatePolicies(const ManifestSet& set,
                                                     const TranslateOptions& options);
-// Fills network_policies and process_policies. A NetworkPolicy whose ingress names ports becomes
-// one resource for each meaning of the names, "NAME~http=8080"; one that selects nobody becomes
-// none.
+// Fills network_policies and process_policies. A NetworkPolicy that names ports becomes several,
+// for each meaning of the names at the pods: "NAME~http=8080" for ingress, "NAME~to:8080" for
+// egress; so does a rule of a ProcessPolicy. One that selects nobody becomes none.
 void TranslatePodPolicies(const ManifestSet& set, const TranslateOptions& options,
                           Configuration* out);
 // Sorted "namespace/name" of the selector policies that hold for the workload, and the STRICT one

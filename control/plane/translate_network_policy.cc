@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // NetworkPolicy and ProcessPolicy -> what the agent compiles: selectors become uids, named ports
 // the numbers that the pods in question give them. A name means a port of the pod that is called:
-// of each destination where a rule is about calling (so the rule is split by what the name means
-// there), of each subject where it is about being called (so the policy is).
+// of each destination where a rule is about calling, of each subject where it is about being
+// called. So the policy is split: its parts differ in name, and in one part and direction a rule's
+// index occurs once, since the agent knows rules by it.
 #include <algorithm>
 #include <map>
 #include <tuple>
@@ -117,7 +118,11 @@ void AddRule(uint32_t position, const Peers& peers, bool any_port, Ports ports,
                   .ports = std::move(ports)});
 }
 
-Rules EgressRules(const NetworkPolicy& policy, const PodIndex& index) {
+// Of each direction, by what names mean there.
+using Parts = std::map<Ports, Rules, PortsLess>;
+
+// The rules as far as they name no port, and the rest by what the names mean at the destinations.
+Rules EgressRules(const NetworkPolicy& policy, const PodIndex& index, Parts* parts) {
   Rules rules;
   for (uint32_t i = 0; i < policy.egress.size(); ++i) {
     const NetworkPolicy::Rule& from = policy.egress[i];
@@ -126,7 +131,7 @@ Rules EgressRules(const NetworkPolicy& policy, const PodIndex& index) {
     if (!HasNames(from.ports)) continue;
     const Selection behind = PodsBehind(peers, policy.meta.namespace_name, index);
     for (const auto& [ports, pods] : GroupByPorts(from.ports, behind, index)) {
-      AddRule(i, {.pods = pods}, false, ports, index, &rules);
+      AddRule(i, {.pods = pods}, false, ports, index, &(*parts)[ports]);
     }
   }
   return rules;
@@ -161,6 +166,15 @@ const char* NameOf(model::NetworkPolicy::Protocol protocol) {
   return "";
 }
 
+// "8080+53udp".
+std::string Text(const Ports& ports) {
+  std::string out;
+  for (const Port& port : ports) {
+    absl::StrAppend(&out, out.empty() ? "" : "+", port.first, NameOf(port.protocol));
+  }
+  return out;
+}
+
 // "http=8080,dns=53udp": what the names of the policy's ingress rules mean at this workload. A part
 // of the resource's name, so that a pod that comes or goes renames no other part.
 std::string Meaning(const NetworkPolicy& policy, const Workload& workload) {
@@ -168,10 +182,7 @@ std::string Meaning(const NetworkPolicy& policy, const Workload& workload) {
   for (const NetworkPolicy::Rule& rule : policy.ingress) {
     for (const PolicyPort& port : rule.ports) {
       if (port.name.empty()) continue;
-      std::string numbers;
-      for (const Port& each : ByName({port}, workload)) {
-        absl::StrAppend(&numbers, numbers.empty() ? "" : "+", each.first, NameOf(each.protocol));
-      }
+      std::string numbers = Text(ByName({port}, workload));
       if (numbers.empty()) numbers = absl::StrCat("none", NameOf(port.port.protocol));
       meanings[absl::StrCat(port.name, NameOf(port.port.protocol))] =
           absl::StrCat(port.name, "=", numbers);
@@ -191,7 +202,15 @@ void AddNetworkPolicy(const NetworkPolicy& policy, const PodIndex& index,
                             .isolates_ingress = policy.isolates_ingress,
                             .isolates_egress = policy.isolates_egress};
   // Rules of a direction that policyTypes leaves out say nothing (Kubernetes).
-  if (policy.isolates_egress) base.egress = EgressRules(policy, index);
+  Parts egress_parts;
+  if (policy.isolates_egress) base.egress = EgressRules(policy, index, &egress_parts);
+  for (auto& [ports, rules] : egress_parts) {
+    out->push_back({.name = absl::StrCat(policy.meta.name, "~to:", Text(ports)),
+                    .namespace_name = policy.meta.namespace_name,
+                    .subjects = index.Uids(subjects),
+                    .isolates_egress = true,
+                    .egress = std::move(rules)});
+  }
   bool has_names = false;
   std::vector<Peers> peers;
   if (policy.isolates_ingress) {
@@ -242,6 +261,7 @@ void AddProcessRule(const ProcessPolicy::Rule& from, const std::string& namespac
   const Selection behind = PodsBehind(peers, namespace_name, index);
   for (const auto& [ports, pods] : GroupByPorts(from.ports, behind, index)) {
     add({.pods = pods}, ports);
+    out->back().name = absl::StrCat(from.name, "~to:", Text(ports));
   }
 }
 

@@ -80,6 +80,7 @@ class ControlTest : public ::testing::Test {
     xds::ClientOptions options{
         .variant = variant, .connect = std::move(connect), .node_id = "test-node"};
     options.wildcard_types = xds::AgentTypes();
+    options.policy_types = xds::PolicyTypes();
     options.decode = std::move(decode);
     options.backoff_base = std::chrono::milliseconds(20);
     node->source = std::make_unique<xds::SnapshotSource>(
@@ -208,6 +209,39 @@ TEST_P(VariantTest, TheDemosConfigurationArrivesAndFollowsTheFolder) {
   // What is deleted goes.
   std::filesystem::remove(control_.manifests() + "/40-policies.yaml");
   ASSERT_TRUE(RunUntil([&] { return node->snapshot->authorizations.empty(); }));
+  Disconnect(*node);
+}
+
+constexpr char kPodPolicies[] = R"(apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: closed, namespace: demo}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+---
+apiVersion: weft.dev/v1
+kind: ProcessPolicy
+metadata: {name: watch, namespace: demo}
+spec: {mode: Monitor, rules: [{name: calls, connect: {}, action: Log}]}
+)";
+
+TEST_P(VariantTest, PoliciesForTheKernelArriveAndGo) {
+  control_.Start();
+  control_.Write("60-kernel.yaml", kPodPolicies);
+  const auto node = ConnectPlaintext(GetParam());
+  ASSERT_TRUE(RunUntil([&] {
+    return node->snapshot && node->snapshot->network_policies.contains("demo/closed") &&
+           node->snapshot->process_policies.contains("demo/watch");
+  })) << control_.Log();
+  const model::NetworkPolicy& closed = *node->snapshot->network_policies.at("demo/closed");
+  EXPECT_EQ(closed.subjects.size(), 7u);
+  for (const std::string& uid : closed.subjects) {
+    EXPECT_TRUE(node->snapshot->workloads.contains(uid)) << uid;
+  }
+  EXPECT_TRUE(closed.isolates_ingress && closed.isolates_egress);
+  EXPECT_FALSE(node->snapshot->process_policies.at("demo/watch")->enforce);
+  std::filesystem::remove(control_.manifests() + "/60-kernel.yaml");
+  ASSERT_TRUE(RunUntil([&] {
+    return node->snapshot->network_policies.empty() && node->snapshot->process_policies.empty();
+  }));
   Disconnect(*node);
 }
 

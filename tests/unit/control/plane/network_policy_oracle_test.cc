@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <random>
+#include <set>
 
 #include "control/plane/translate.h"
 #include "tests/unit/control/plane/manifests.h"
@@ -480,6 +481,14 @@ TEST(NetworkPolicyOracle, TranslationAgreesWithTheApisText) {
     Problems problems;
     const Configuration config = Translate(loaded.set, {}, &problems);
     const auto policies = OverTheWire(config.network_policies);
+    std::set<std::string> keys;
+    for (const auto& each : policies) {
+      EXPECT_TRUE(keys.insert(each.Key()).second) << each.Key();
+      for (const auto* rules : {&each.ingress, &each.egress}) {
+        std::set<uint32_t> indices;  // by which the agent knows the rules
+        for (const auto& rule : *rules) EXPECT_TRUE(indices.insert(rule.index).second);
+      }
+    }
     for (const auto& each : policies) split += each.name.find('~') != std::string::npos;
     const Oracle oracle(world);
     for (int i = 0; i < kCallsEach; ++i) {

@@ -125,15 +125,20 @@ TEST(NetworkPolicy, APortNameIsResolvedAtEachDestination) {
     - to: [{podSelector: {matchLabels: {app: db}}}]
       ports: [{port: http}, {port: 53}]
 )"));
-  ASSERT_THAT(config.network_policies, SizeIs(1));
-  const auto& egress = config.network_policies[0].egress;
-  ASSERT_THAT(egress, SizeIs(3));
-  EXPECT_THAT(egress[0].workloads, ElementsAre(Uid("b"), Uid("c"), Uid("d")));
-  EXPECT_THAT(egress[0].ports, ElementsAre(Tcp(53, 53)));
-  EXPECT_THAT(egress[1].workloads, ElementsAre(Uid("b")));
-  EXPECT_THAT(egress[1].ports, ElementsAre(Tcp(8080, 8080)));
-  EXPECT_THAT(egress[2].workloads, ElementsAre(Uid("c")));
-  EXPECT_THAT(egress[2].ports, ElementsAre(Tcp(9090, 9090)));
+  std::map<std::string, NetworkPolicy::Rule> rules;
+  for (const NetworkPolicy& each : config.network_policies) {
+    EXPECT_THAT(each.subjects, ElementsAre(Uid("a")));
+    EXPECT_TRUE(each.isolates_egress && !each.isolates_ingress);
+    ASSERT_THAT(each.egress, SizeIs(1));
+    rules[each.Key()] = each.egress[0];
+  }
+  ASSERT_THAT(rules, SizeIs(3));
+  EXPECT_THAT(rules["demo/p"].workloads, ElementsAre(Uid("b"), Uid("c"), Uid("d")));
+  EXPECT_THAT(rules["demo/p"].ports, ElementsAre(Tcp(53, 53)));
+  EXPECT_THAT(rules["demo/p~to:8080"].workloads, ElementsAre(Uid("b")));
+  EXPECT_THAT(rules["demo/p~to:8080"].ports, ElementsAre(Tcp(8080, 8080)));
+  EXPECT_THAT(rules["demo/p~to:9090"].workloads, ElementsAre(Uid("c")));
+  EXPECT_THAT(rules["demo/p~to:9090"].ports, ElementsAre(Tcp(9090, 9090)));
 }
 
 TEST(NetworkPolicy, APortNameOfIngressSplitsThePolicy) {
@@ -225,6 +230,7 @@ TEST(ProcessPolicy, IdentitiesAndNamedPorts) {
   ASSERT_THAT(rules, SizeIs(2));
   EXPECT_THAT(rules[0].identities, ElementsAre("spiffe://cluster.local/ns/demo/sa/db"));
   EXPECT_THAT(rules[0].ports, ElementsAre(Tcp(1, 1)));
+  EXPECT_EQ(rules[1].name, "r~to:9090");
   EXPECT_THAT(rules[1].destinations, ElementsAre(Uid("b")));
   EXPECT_THAT(rules[1].ports, ElementsAre(Tcp(9090, 9090)));
 }
