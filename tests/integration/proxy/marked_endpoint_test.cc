@@ -2,6 +2,8 @@
 // Endpoints that EDS marks as of the mesh, while the workload API is behind: not one byte of
 // plaintext, and the tunnel as soon as it is known. weft-proxy as in the mesh, with a captured
 // connection.
+#include <boost/asio/detached.hpp>
+
 #include "proxy/tunnel/server.h"
 #include "tests/integration/proxy/mesh_fixture.h"
 
