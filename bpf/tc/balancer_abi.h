@@ -77,7 +77,7 @@ enum weft_lb_flow_state {
 struct weft_lb_bucket4 {
 	__u64 key[WEFT_LB_WAYS];
 	__u32 value[WEFT_LB_WAYS];
-	__u32 unused;
+	__u32 zero; /* never written: see WEFT_LB_FORGET */
 };
 WEFT_SIZE(struct weft_lb_bucket4, 64);
 
@@ -88,7 +88,7 @@ struct weft_lb_bucket6 {
 	__u32 unused1;
 	__u64 lo[WEFT_LB_WAYS];
 	__u32 value[WEFT_LB_WAYS];
-	__u32 unused2;
+	__u32 zero;
 };
 WEFT_SIZE(struct weft_lb_bucket6, 128);
 

@@ -177,6 +177,10 @@ static __always_inline int weft_lb_enters(__u32 way, __u32 backend, __u32 kind)
 	return way < WEFT_LB_WAYS;
 }
 
+/* The verifier follows each of the five places on its own through all that comes after, unless it
+ * cannot know which one it is: a zero that it must take for anything. */
+#define WEFT_LB_FORGET(way, bucket) (((way) | (bucket)->zero) & 7)
+
 /* Entries are written key last: other CPUs read them to deliver ICMP errors. */
 static __always_inline __u32 weft_lb_track4(const struct weft_lb_packet *packet, __u32 vip,
 					    __u64 hash, struct weft_lb_traffic *traffic)
@@ -190,14 +194,14 @@ static __always_inline __u32 weft_lb_track4(const struct weft_lb_packet *packet,
 
 	if (!bucket)
 		return 0;
-	way = weft_lb_find4(bucket, key);
+	way = WEFT_LB_FORGET(weft_lb_find4(bucket, key), bucket);
 	if (way < WEFT_LB_WAYS) {
 		backend = weft_lb_keep(&bucket->value[way], packet->kind, now);
 		if (backend)
 			return backend;
 		old = bucket->value[way];
 	} else {
-		way = weft_lb_place4(bucket, now, &weft_lb.config);
+		way = WEFT_LB_FORGET(weft_lb_place4(bucket, now, &weft_lb.config), bucket);
 	}
 	backend = weft_lb_pick_anew(packet, vip, old, traffic);
 	if (weft_lb_enters(way, backend, packet->kind)) {
@@ -221,14 +225,14 @@ static __always_inline __u32 weft_lb_track6(const struct weft_lb_packet *packet,
 
 	if (!bucket)
 		return 0;
-	way = weft_lb_find6(bucket, packet->src_hi, packet->src_lo, key);
+	way = WEFT_LB_FORGET(weft_lb_find6(bucket, packet->src_hi, packet->src_lo, key), bucket);
 	if (way < WEFT_LB_WAYS) {
 		backend = weft_lb_keep(&bucket->value[way], packet->kind, now);
 		if (backend)
 			return backend;
 		old = bucket->value[way];
 	} else {
-		way = weft_lb_place6(bucket, now, &weft_lb.config);
+		way = WEFT_LB_FORGET(weft_lb_place6(bucket, now, &weft_lb.config), bucket);
 	}
 	backend = weft_lb_pick_anew(packet, vip, old, traffic);
 	if (weft_lb_enters(way, backend, packet->kind)) {

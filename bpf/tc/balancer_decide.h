@@ -48,7 +48,8 @@ static long weft_lb_search_cpu(__u64 cpu, void *context)
 
 		if (!bucket)
 			return 1;
-		way = weft_lb_find6(bucket, about->src_hi, about->src_lo, rest);
+		way = WEFT_LB_FORGET(weft_lb_find6(bucket, about->src_hi, about->src_lo, rest),
+				     bucket);
 		return way < WEFT_LB_WAYS && weft_lb_found(search, bucket->value[way]);
 	} else {
 		__u32 index = ((__u32)cpu << cfg_flow4_bits) | (low & ((1u << cfg_flow4_bits) - 1));
@@ -56,7 +57,7 @@ static long weft_lb_search_cpu(__u64 cpu, void *context)
 
 		if (!bucket)
 			return 1;
-		way = weft_lb_find4(bucket, about->src_lo << 32 | rest);
+		way = WEFT_LB_FORGET(weft_lb_find4(bucket, about->src_lo << 32 | rest), bucket);
 		return way < WEFT_LB_WAYS && weft_lb_found(search, bucket->value[way]);
 	}
 }
