@@ -37,6 +37,19 @@ absl::StatusOr<std::string> ReadWhole(const std::string& path) {
   return std::string(std::istreambuf_iterator<char>(in), {});
 }
 
+// What outlives the processes and is of no use without the kernel programs.
+void RemoveTraces(const Options& options) {
+  for (const char* file : {"numbers", "proxy.sock", "keyd.sock", "sockets.sock"}) {
+    unlink(options.Path(file).c_str());
+  }
+  std::string cgroup = options.cgroup2;
+  if (cgroup.empty()) cgroup = bpf::FindCgroup2Root().value_or("");
+  cgroup += "/weft/" + options.instance();
+  if (rmdir(cgroup.c_str()) != 0 && errno != ENOENT) {
+    LogWarning("a cgroup is left", {{"path", cgroup}, {"error", strerror(errno)}});
+  }
+}
+
 }  // namespace
 
 Agent::Agent(asio::io_context& io, Options options)
@@ -230,7 +243,7 @@ void Agent::Shutdown() {
   if (!unloaded.ok()) {
     LogError("unloading the kernel programs", {{"error", std::string(unloaded.message())}});
   }
-  unlink(options_.Path("numbers").c_str());
+  RemoveTraces(options_);
 }
 
 }  // namespace weft::agent
