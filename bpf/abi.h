@@ -11,7 +11,7 @@
 
 #include "bpf/reasons.h"
 
-#define WEFT_ABI 2
+#define WEFT_ABI 3
 
 #ifdef __cplusplus
 #define WEFT_SIZE(T, n) static_assert(sizeof(T) == (n), #T)
@@ -34,6 +34,10 @@
 	     peer */
 #define WEFT_SO_ORIGINAL 2 /* get, on a connection accepted at 15001: struct weft_original */
 
+#define WEFT_SO_PERMIT                                                                            \
+	3 /* get, on a socket stamped with a workload: struct weft_permit, whether the workload's \
+	     egress policy allows `destination` */
+
 struct weft_addr {
 	__u8 ip[16];
 	__be16 port_be;
@@ -55,6 +59,15 @@ struct weft_original {
 				    proxy chooses */
 };
 WEFT_SIZE(struct weft_original, 40);
+
+/* In: destination. Out: the rest. */
+struct weft_permit {
+	struct weft_addr destination;
+	__u32 allowed;
+	__u32 rule;
+	__u32 by_default;
+};
+WEFT_SIZE(struct weft_permit, 32);
 
 enum weft_role {
 	WEFT_ROLE_NONE = 0,
@@ -97,7 +110,7 @@ WEFT_SIZE(struct weft_sock, 88);
 struct weft_workload {
 	__u32 id; /* dense, never 0 */
 	__u32 generation;
-	__u32 identity; /* weft_addrs / weft_verdicts use the same numbers; 0: unknown identity */
+	__u32 identity; /* weft_addrs uses the same numbers; 0: unknown identity */
 	__u32 flags;    /* WEFT_WL_* */
 	__u8 ipv4[16];  /* own addresses, all zero if there is none */
 	__u8 ipv6[16];
@@ -106,8 +119,7 @@ WEFT_SIZE(struct weft_workload, 48);
 #define WEFT_WL_SPLICE 1u /* weft.dev/splice: on */
 #define WEFT_WL_PROXY_READY \
 	2u /* a proxy listens in this netns; without it captured connects get ECONNREFUSED */
-#define WEFT_WL_L7_INBOUND   4u /* L7 policy or routes for this workload: never direct */
-#define WEFT_WL_DEFAULT_DENY 8u /* ALLOW policies select it: what matches none is denied */
+#define WEFT_WL_L7_INBOUND 4u /* L7 policy or routes for this workload: never direct */
 #define WEFT_WL_STRICT                                                            \
 	16u /* plaintext from outside the mesh is refused (by the proxy at 15006) \
 	     */
@@ -138,20 +150,103 @@ struct weft_backend_key {
 	__u32 index;
 };
 
-/* weft_verdicts: (destination workload, source identity, destination port) -> verdict, compiled by
- * the agent from the authorization policies, DENY before ALLOW. Looked up with the port, then with
- * port 0. No entry: the workload's default. */
-struct weft_verdict_key {
-	__u32 workload;
-	__u32 identity;
-	__be16 port_be;
-	__u16 pad;
+/* Policy, see policy.h. Whatever a decision reads has two versions: the one in force is that with
+ * the highest `from` which is not beyond weft_epoch[0]. The writer (control/bpf/kernel_policy)
+ * changes the other one in place, any number of them, and then lets all take effect by one store.
+ */
+#define WEFT_NEVER (~0ull) /* a `from` that is never reached */
+
+enum weft_layer {                           /* each must allow by itself */
+		  WEFT_LAYER_EGRESS = 0,    /* network policy of the source's workload */
+		  WEFT_LAYER_INGRESS,       /* network policy of the destination's */
+		  WEFT_LAYER_AUTHORIZATION, /* of the destination's; TCP only */
+		  WEFT_LAYERS,
 };
-WEFT_SIZE(struct weft_verdict_key, 12);
-struct weft_verdict {
-	__u32 allow; /* 1 or 0 */
-	__u32 rule;  /* the agent's number of the policy that decided; 0: none */
+enum weft_protocol {
+	WEFT_PROTOCOL_ANY = 0, /* in keys: every port of every protocol */
+	WEFT_PROTOCOL_TCP,
+	WEFT_PROTOCOL_UDP,
+	WEFT_PROTOCOL_SCTP,
+	WEFT_PROTOCOL_OTHER, /* ICMP and the rest: without ports */
 };
+
+/* weft_classes (address) and weft_blocks (CIDR block): what policy can tell apart. */
+#define WEFT_CLASS_WORLD 0u          /* no policy knows it */
+#define WEFT_CLASS_ANY   0xffffffffu /* in keys: everybody */
+struct weft_class {
+	__u64 from[2];
+	__u32 number[2];
+};
+WEFT_SIZE(struct weft_class, 24);
+struct weft_block_key {
+	__u32 length; /* of the prefix, in bits of the 16 bytes */
+	__u8 ip[16];
+};
+WEFT_SIZE(struct weft_block_key, 20);
+
+/* weft_policy: who may reach which ports of a subject (ingress, authorization), or be reached by it
+ * (egress). */
+struct weft_policy_key {
+	__u32 subject; /* struct weft_workload.id */
+	__u32 class_number;
+	__u16 port;    /* host order; the bits beyond `length` are zero */
+	__u8 length;   /* of the port's prefix: 0 to 16 */
+	__u8 protocol; /* enum weft_protocol */
+	__u32 layer;   /* enum weft_layer */
+};
+WEFT_SIZE(struct weft_policy_key, 16);
+#define WEFT_SAYS_ALLOW  1u
+#define WEFT_SAYS_DENY   2u
+#define WEFT_SAYS_AUDIT  4u /* a dry-run policy matches: report it */
+#define WEFT_SAYS_ABSENT 8u /* there is no such entry in this version */
+struct weft_says {
+	__u32 says;  /* WEFT_SAYS_*; neither ALLOW nor DENY: the default, whatever shorter prefixes
+			say */
+	__u32 rule;  /* the agent's number of what decided; 0: none */
+	__u32 audit; /* the same of the dry-run policy */
+};
+struct weft_policy {
+	__u64 from[2];
+	struct weft_says v[2];
+};
+WEFT_SIZE(struct weft_policy, 40);
+
+/* weft_subjects: workload id -> what is asked of it. A workload of this node that has no entry may
+ * do nothing. */
+#define WEFT_LENGTH_ANY 17 /* bit of `lengths`: entries of WEFT_PROTOCOL_ANY exist */
+struct weft_layer_state {
+	__u32 says; /* 0: the layer is not active, it allows; else WEFT_SAYS_ALLOW or DENY: default
+		     */
+	__u32 rule; /* why the default */
+	__u32 lengths; /* bit LENGTH: entries of that length exist */
+};
+struct weft_subject {
+	__u64 from[2];
+	struct weft_layer_state v[2][WEFT_LAYERS];
+};
+WEFT_SIZE(struct weft_subject, 88);
+
+/* Argument of the program that changes one version of one entry in place (versions.bpf.c). */
+enum weft_versioned { WEFT_IN_POLICY = 0, WEFT_IN_SUBJECTS, WEFT_IN_CLASSES, WEFT_IN_BLOCKS };
+struct weft_change {
+	__u32 map;     /* enum weft_versioned */
+	__u32 version; /* 0 or 1: the one that is not in force */
+	__u64 from;
+	union {
+		struct weft_policy_key policy;
+		__u32 subject;
+		__u8 ip[16];
+		struct weft_block_key block;
+		__u8 room[24];
+	} key;
+	union {
+		struct weft_says says;
+		struct weft_layer_state layers[WEFT_LAYERS];
+		__u32 class_number;
+	} value;
+	__u32 pad;
+};
+WEFT_SIZE(struct weft_change, 80);
 
 /* weft_handovers: what the connecting end tells the accepting end of one TCP connection, before the
  * SYN leaves. Written by sockops at TCP_CONNECT, taken by sockops at PASSIVE_ESTABLISHED (or
@@ -264,6 +359,8 @@ enum weft_event_kind {
 	WEFT_EVENT_BIND,        /* bind() of one of our ports was refused */
 	WEFT_EVENT_LEARN, /* asks for the late-insertion iterator; control/bpf keeps it for itself
 			   */
+	WEFT_EVENT_CUT,   /* a connection was destroyed: policy does not allow it any more */
+	WEFT_EVENT_AUDIT, /* a connection matches a dry-run policy, `rule` */
 };
 struct weft_event {
 	__u64 time_ns; /* CLOCK_MONOTONIC */

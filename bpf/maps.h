@@ -52,16 +52,62 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } weft_backends SEC(".maps");
 
-/* Compiled L4 policy. The agent. Full: the update fails; the agent must then set the workload's
- * default deny. */
+/* Compiled policy, all layers of all workloads of this node. The agent (control/bpf/kernel_policy),
+ * here and in the next four: an entry in force is never replaced, its other version is changed in
+ * place; removed a grace period after no version of it is in force. Full: the agent lets the
+ * subject deny everything. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 262144);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct weft_verdict_key);
-	__type(value, struct weft_verdict);
+	__type(key, struct weft_policy_key);
+	__type(value, struct weft_policy);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} weft_verdicts SEC(".maps");
+} weft_policy SEC(".maps");
+
+/* Workload id -> which layers are asked, and what is said where no entry matches. Full (or not
+ * there yet): the workload may do nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct weft_subject);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_subjects SEC(".maps");
+
+/* Address -> class: workloads of this node, and others that some policy here names. Full: all
+ * subjects deny everything. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_ip);
+	__type(value, struct weft_class);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_classes SEC(".maps");
+
+/* CIDR block -> class, for addresses without an entry of their own. Full: all subjects deny
+ * everything. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_block_key);
+	__type(value, struct weft_class);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_blocks SEC(".maps");
+
+/* The epoch of policy: one store by the agent, through a mapping, lets a whole change take effect.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_epoch SEC(".maps");
 
 /* What the connecting end tells the accepting end. sockops at TCP_CONNECT; taken by sockops at
  * PASSIVE_ESTABLISHED, or removed when the connecting socket closes. Never LRU. Full: the connect
@@ -185,6 +231,8 @@ struct {
 /* A context field read as it is declared: clang would merge neighbours into one load, which the
  * verifier refuses. */
 #define WEFT_CTX(field) (*(const volatile __typeof__(field) *)&(field))
+
+#define WEFT_CTX_SET(field, value) (*(volatile __typeof__(field) *)&(field) = (value))
 
 static __always_inline void weft_count(__u32 reason)
 {

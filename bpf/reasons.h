@@ -10,8 +10,8 @@
 	X(DIRECT, "direct", "carried by the kernel between two workloads of this node")            \
 	X(PROXIED, "proxied", "handed to the node's proxy")                                        \
 	X(NOT_OURS, "not_ours", "passed: loopback, own address or not TCP")                        \
-	X(POLICY_DENIED, "policy_denied", "an authorization policy denies it")                     \
-	X(POLICY_DEFAULT_DENIED, "policy_default_denied", "ALLOW policies exist and none matches") \
+	X(POLICY_DENIED, "policy_denied", "a policy denies it")                                    \
+	X(POLICY_DEFAULT_DENIED, "policy_default_denied", "policies select it and none allows")    \
 	X(NO_ENDPOINT, "no_endpoint", "the service has no endpoint that may be used")              \
 	X(PROXY_GONE, "proxy_gone", "the proxy of this workload is not running")                   \
 	X(MAP_FULL, "map_full", "a kernel map is full; the connection was refused")                \
@@ -54,7 +54,8 @@
 	X(DRAINING, "draining", "the process is shutting down")                                    \
 	X(SOCKETS_UNAVAILABLE, "sockets_unavailable", "weft-sockets gave no socket in time")       \
 	X(INTERNAL_ERROR, "internal_error", "a bug in Weft: please report it")                     \
-	X(WORKLOAD_GONE, "workload_gone", "the destination left this node during the connect")
+	X(WORKLOAD_GONE, "workload_gone", "the destination left this node during the connect")     \
+	X(POLICY_AUDITED, "policy_audited", "a dry-run policy matches; it decides nothing")
 
 enum weft_reason {
 #define X(name, text, meaning) WEFT_R_##name,

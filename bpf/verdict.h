@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* The decision at connect(): pure, from what the maps said to an action with a reason. Compiled
- * into connect.bpf.c and into tests/unit/bpf. Looking up, rewriting and reporting are
- * connect.bpf.c's. */
+/* The way of a connection at connect(): pure, from what the maps said to an action with a reason.
+ * Whether policy permits it is policy.h's. Compiled into connect.bpf.c and into tests/unit/bpf.
+ * Looking up, rewriting and reporting are connect.bpf.c's. */
 #ifndef WEFT_BPF_VERDICT_H
 #define WEFT_BPF_VERDICT_H
 
@@ -31,8 +31,6 @@ struct weft_facts {
 	const struct weft_addr *target; /* the backend picked for an L4 service, else `asked` */
 	__u32 picked;                   /* 1: `target` is a backend */
 	const struct weft_peer *peer;   /* who has target's address */
-	const struct weft_verdict *port_verdict; /* for target's port */
-	const struct weft_verdict *any_verdict;  /* for port 0 */
 };
 
 static __always_inline int weft_is_own(const struct weft_workload *workload, const __u8 *ip)
@@ -40,6 +38,14 @@ static __always_inline int weft_is_own(const struct weft_workload *workload, con
 	if (weft_ip_is_v4(ip))
 		return weft_ip_equal(workload->ipv4, ip);
 	return !weft_ip_is_zero(ip) && weft_ip_equal(workload->ipv6, ip);
+}
+
+/* The workload's address in the family of `ip`, or the one that it has. */
+static __always_inline const __u8 *weft_own_ip(const struct weft_workload *workload, const __u8 *ip)
+{
+	if (weft_ip_is_v4(ip))
+		return weft_ip_is_zero(workload->ipv4) ? workload->ipv6 : workload->ipv4;
+	return weft_ip_is_zero(workload->ipv6) ? workload->ipv4 : workload->ipv6;
 }
 
 /* Ports of ours in every workload's netns: never reached directly from another pod. */
@@ -80,26 +86,6 @@ weft_decide_stamped(const struct weft_sock *stamp, const struct weft_workload *w
 	}
 }
 
-/* L4 policy of a local workload: the entry for the port, then for any port, then the default. */
-static __always_inline struct weft_decision weft_police(const struct weft_facts *facts)
-{
-	const struct weft_verdict *verdict =
-		facts->port_verdict ? facts->port_verdict : facts->any_verdict;
-	struct weft_decision decision = {WEFT_ACT_DIRECT, WEFT_R_DIRECT, 0, 0};
-
-	if (verdict) {
-		decision.rule = verdict->rule;
-		if (verdict->allow)
-			return decision;
-		decision.action = WEFT_ACT_DENY;
-		decision.reason = WEFT_R_POLICY_DENIED;
-	} else if (facts->peer->wl_flags & WEFT_WL_DEFAULT_DENY) {
-		decision.action = WEFT_ACT_DENY;
-		decision.reason = WEFT_R_POLICY_DEFAULT_DENIED;
-	}
-	return decision;
-}
-
 static __always_inline struct weft_decision weft_to_proxy(const struct weft_facts *facts)
 {
 	struct weft_decision decision = {WEFT_ACT_PROXY, WEFT_R_PROXIED, 0, 0};
@@ -124,7 +110,7 @@ static __always_inline struct weft_decision weft_decide(const struct weft_facts 
 	struct weft_decision pass = {WEFT_ACT_PASS, WEFT_R_NOT_OURS, 0, 0};
 	struct weft_decision none = {WEFT_ACT_REFUSE, WEFT_R_NO_ENDPOINT, 0, 0};
 	const struct weft_peer *peer = facts->peer;
-	struct weft_decision decision;
+	struct weft_decision decision = {WEFT_ACT_DIRECT, WEFT_R_DIRECT, 0, 0};
 
 	if (weft_ip_is_loopback(facts->asked->ip) || weft_is_own(facts->workload, facts->asked->ip))
 		return pass;
@@ -134,14 +120,58 @@ static __always_inline struct weft_decision weft_decide(const struct weft_facts 
 		return weft_to_proxy(facts);
 	if (!peer || !peer->netns_cookie || weft_is_our_port(facts->target->port_be))
 		return weft_to_proxy(facts);
-	decision = weft_police(facts);
-	if (decision.action != WEFT_ACT_DIRECT)
-		return decision;
 	if ((peer->wl_flags & WEFT_WL_L7_INBOUND) ||
 	    weft_ip_is_v4(facts->asked->ip) != weft_ip_is_v4(facts->target->ip))
 		return weft_to_proxy(facts);
 	decision.splice = !!(facts->workload->flags & peer->wl_flags & WEFT_WL_SPLICE);
 	return decision;
+}
+
+/* Which layers of policy must allow a connection that goes that way, by bits of enum weft_layer.
+ * Behind an L7 service the proxy picks the endpoint: its own sockets are asked then. */
+static __always_inline __u32 weft_layers_asked(const struct weft_facts *facts, __u32 action)
+{
+	__u32 layers = 1u << WEFT_LAYER_EGRESS;
+
+	if (action != WEFT_ACT_DIRECT && action != WEFT_ACT_PROXY)
+		return 0;
+	if (facts->service && (facts->service->flags & WEFT_SVC_L7))
+		return 0;
+	if (facts->peer && facts->peer->netns_cookie && !weft_is_our_port(facts->target->port_be))
+		layers |= 1u << WEFT_LAYER_INGRESS | 1u << WEFT_LAYER_AUTHORIZATION;
+	return layers;
+}
+
+/* The same for a socket of weft-sockets that connects to `asked`, whose owner is `peer` (NULL:
+ * nobody known). A tunnel carries streams to many ports: each is asked for by the proxy
+ * (WEFT_SO_PERMIT). A to-app socket: `client`, who has the address that the app shall see.
+ * Authorization is the proxy's there, which has the proven identity. */
+static __always_inline __u32 weft_stamped_layers_asked(__u32 role, const struct weft_addr *asked,
+						       const struct weft_peer *peer,
+						       const struct weft_peer *client)
+{
+	switch (role) {
+	case WEFT_ROLE_TUNNEL:
+		if (peer && (peer->flags & WEFT_PEER_HBONE) &&
+		    asked->port_be == WEFT_HTONS(WEFT_PORT_HBONE))
+			return 0;
+		return 1u << WEFT_LAYER_EGRESS;
+	case WEFT_ROLE_TO_APP:
+		if (client && client->workload)
+			return 1u << WEFT_LAYER_EGRESS | 1u << WEFT_LAYER_INGRESS;
+		return 1u << WEFT_LAYER_INGRESS;
+	default:
+		return 0;
+	}
+}
+
+/* A denial by policy replaces the way. */
+static __always_inline void weft_deny(struct weft_decision *decision, __u32 rule, __u32 by_default)
+{
+	decision->action = WEFT_ACT_DENY;
+	decision->reason = by_default ? WEFT_R_POLICY_DEFAULT_DENIED : WEFT_R_POLICY_DENIED;
+	decision->rule = rule;
+	decision->splice = 0;
 }
 
 #endif /* WEFT_BPF_VERDICT_H */

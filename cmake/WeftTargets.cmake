@@ -61,11 +61,12 @@ set(WEFT_ARROWS_proxy_worker proxy_base proxy_net proxy_tls proxy_http proxy_ipc
     proxy_upstream proxy_telemetry proxy_tunnel xds_model)
 set(WEFT_ARROWS_proxy_server ${WEFT_ARROWS_proxy_worker} proxy_worker xds_client xds_decode)
 set(WEFT_ARROWS_control_bpf proxy_base bpf_objects)
+set(WEFT_ARROWS_control_policy proxy_base xds_model control_bpf)
 set(WEFT_ARROWS_control_sockets proxy_base proxy_net proxy_ipc control_bpf)
 set(WEFT_ARROWS_control_identity proxy_base proxy_net proxy_tls proxy_ipc xds_wire)
 set(WEFT_ARROWS_control_plane proxy_base proxy_net proxy_tls proxy_http proxy_ipc xds_model xds_decode xds_wire xds_server control_identity)
 set(WEFT_ARROWS_control_agent proxy_base proxy_net proxy_tls proxy_http proxy_ipc xds_model xds_decode xds_wire xds_client xds_server
-    control_bpf control_identity control_sockets)
+    control_bpf control_policy control_identity control_sockets)
 set(WEFT_ARROWS_control_cli proxy_base proxy_net proxy_ipc control_bpf)
 # Which folders may touch which package (STYLE: none of the four shows in a header that another folder includes).
 set(WEFT_OWNERS_boringssl proxy_tls control_identity)

@@ -8,7 +8,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "bpf/address.h"
-#include "bpf/maps.h"
+#include "bpf/judge.h"
 
 #define WEFT_SOL_IP          0
 #define WEFT_SOL_IPV6        41
@@ -70,8 +70,8 @@ int weft_getpeername6(struct bpf_sock_addr *ctx)
 
 static __always_inline int weft_answered(struct bpf_sockopt *ctx, int length)
 {
-	ctx->optlen = length;
-	ctx->retval = 0;
+	WEFT_CTX_SET(ctx->optlen, length);
+	WEFT_CTX_SET(ctx->retval, 0);
 	return 1;
 }
 
@@ -116,18 +116,40 @@ static __always_inline int weft_get_original6(struct bpf_sockopt *ctx, const str
 	return weft_answered(ctx, sizeof(*out));
 }
 
+/* Asked by the proxy for each stream of a tunnel, whose own connect() says nothing of ports. */
+static __always_inline int weft_get_permit(struct bpf_sockopt *ctx, const struct weft_sock *st)
+{
+	struct weft_permit *out = ctx->optval;
+	struct weft_ends_of ends = {};
+	struct weft_answer answer = {};
+
+	if ((void *)(out + 1) > ctx->optval_end || !st->workload)
+		return 1;
+	ends.layers = 1u << WEFT_LAYER_EGRESS;
+	ends.source_subject = st->workload;
+	ends.destination = out->destination;
+	ends.protocol = WEFT_PROTOCOL_TCP;
+	out->allowed = weft_permit(&ends, &answer);
+	out->rule = answer.rule;
+	out->by_default = answer.by_default;
+	return weft_answered(ctx, sizeof(*out));
+}
+
 SEC("cgroup/getsockopt")
 int weft_getsockopt(struct bpf_sockopt *ctx)
 {
+	int permit = ctx->level == WEFT_SOL && ctx->optname == WEFT_SO_PERMIT;
 	int ours = ctx->level == WEFT_SOL && ctx->optname == WEFT_SO_ORIGINAL;
 	int plain = (ctx->level == WEFT_SOL_IP || ctx->level == WEFT_SOL_IPV6) &&
 		    ctx->optname == WEFT_SO_ORIGINAL_DST;
 	struct bpf_sock *sk = ctx->sk;
 	struct weft_sock *st;
 
-	if ((!ours && !plain) || !sk)
+	if ((!ours && !plain && !permit) || !sk)
 		return 1;
 	st = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
+	if (permit)
+		return st ? weft_get_permit(ctx, st) : 1;
 	if (!st || st->role != WEFT_ROLE_LISTENER || weft_ip_is_zero(st->peer.ip))
 		return 1; /* the kernel's own answer: ENOPROTOOPT or ENOENT */
 	if (ours)

@@ -11,6 +11,7 @@
 
 #include "bpf/core.h"
 #include "bpf/event.h"
+#include "bpf/judge.h"
 #include "bpf/verdict.h"
 
 #define WEFT_IPPROTO_TCP      6
@@ -30,6 +31,7 @@ struct weft_call {
 	struct weft_decision decision;
 	__u32 destination_workload;
 	__u32 destination_identity;
+	__u32 audit; /* number of a dry-run policy that matches, 0: none */
 };
 
 static __always_inline void weft_pick_backend(const struct weft_service *service,
@@ -48,11 +50,46 @@ static __always_inline void weft_pick_backend(const struct weft_service *service
 		*picked = *backend;
 }
 
+static __always_inline void weft_police(struct weft_call *call, struct weft_ends_of *ends)
+{
+	struct weft_answer answer = {};
+
+	ends->protocol = WEFT_PROTOCOL_TCP;
+	if (!weft_permit(ends, &answer))
+		weft_deny(&call->decision, answer.rule, answer.by_default);
+	call->audit = answer.audit;
+}
+
+/* A socket of weft-sockets, which keeps to its role: network policy of the workload it stands for,
+ * or of the client that it brings. */
+static __always_inline void weft_police_stamped(struct weft_call *call,
+						const struct weft_sock *stamp,
+						const struct weft_workload *workload)
+{
+	struct weft_peer *peer = weft_peer_of(&call->asked);
+	struct weft_peer *client =
+		stamp->role == WEFT_ROLE_TO_APP ? weft_peer_of(&stamp->peer) : NULL;
+	struct weft_ends_of ends = {};
+
+	ends.layers = weft_stamped_layers_asked(stamp->role, &call->asked, peer, client);
+	if (!ends.layers || !workload || workload->id != stamp->workload)
+		return; /* a tunnel of a workload that has been released */
+	if (stamp->role == WEFT_ROLE_TO_APP) {
+		ends.source_subject = client ? client->workload : 0;
+		ends.source = stamp->peer;
+		ends.destination_subject = stamp->workload;
+	} else {
+		ends.source_subject = stamp->workload;
+	}
+	ends.destination = call->asked;
+	weft_police(call, &ends);
+}
+
 static __always_inline void weft_look_up(struct weft_call *call,
 					 const struct weft_workload *workload)
 {
 	struct weft_facts facts = {};
-	struct weft_verdict_key key = {};
+	struct weft_ends_of ends = {};
 
 	facts.asked = &call->asked;
 	facts.workload = workload;
@@ -67,15 +104,16 @@ static __always_inline void weft_look_up(struct weft_call *call,
 		call->destination_workload = facts.peer->workload;
 		call->destination_identity = facts.peer->identity;
 	}
-	if (facts.peer && facts.peer->netns_cookie) {
-		key.workload = facts.peer->workload;
-		key.identity = workload->identity;
-		key.port_be = call->target.port_be;
-		facts.port_verdict = bpf_map_lookup_elem(&weft_verdicts, &key);
-		key.port_be = 0;
-		facts.any_verdict = bpf_map_lookup_elem(&weft_verdicts, &key);
-	}
 	call->decision = weft_decide(&facts);
+	ends.layers = weft_layers_asked(&facts, call->decision.action);
+	if (ends.layers) {
+		ends.source_subject = workload->id;
+		__builtin_memcpy(ends.source.ip, weft_own_ip(workload, call->target.ip),
+				 sizeof(ends.source.ip));
+		ends.destination_subject = facts.peer ? facts.peer->workload : 0;
+		ends.destination = call->target;
+		weft_police(call, &ends);
+	}
 	if (call->decision.action == WEFT_ACT_PROXY) {
 		__builtin_memcpy(call->target.ip,
 				 weft_ip_is_v4(call->asked.ip) ? workload->ipv4 : workload->ipv6,
@@ -84,15 +122,16 @@ static __always_inline void weft_look_up(struct weft_call *call,
 	}
 }
 
-static __always_inline void weft_report(const struct weft_call *call,
-					const struct weft_workload *workload)
+static __always_inline void weft_report_as(const struct weft_call *call,
+					   const struct weft_workload *workload, __u32 kind,
+					   __u32 reason, __u32 rule)
 {
-	struct weft_event *event = weft_event_new(WEFT_EVENT_CONNECT, call->decision.reason);
+	struct weft_event *event = weft_event_new(kind, reason);
 
 	if (!event)
 		return;
 	event->netns_cookie = call->netns_cookie;
-	event->rule = call->decision.rule;
+	event->rule = rule;
 	if (workload) {
 		event->source_workload = workload->id;
 		event->source_identity = workload->identity;
@@ -107,6 +146,21 @@ static __always_inline void weft_report(const struct weft_call *call,
 	event->destination = call->asked;
 	event->picked = call->picked;
 	weft_event_submit(event);
+}
+
+static __always_inline void weft_report(const struct weft_call *call,
+					const struct weft_workload *workload)
+{
+	weft_report_as(call, workload, WEFT_EVENT_CONNECT, call->decision.reason,
+		       call->decision.rule);
+}
+
+static __always_inline void weft_report_audit(const struct weft_call *call,
+					      const struct weft_workload *workload)
+{
+	if (call->audit)
+		weft_report_as(call, workload, WEFT_EVENT_AUDIT, WEFT_R_POLICY_AUDITED,
+			       call->audit);
 }
 
 /* Differs between two processes that have the same pid one after the other (within 52 days), and
@@ -160,6 +214,9 @@ static __always_inline void weft_decide_call(struct bpf_sock_addr *ctx, struct w
 	stamp = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
 	if (stamp && stamp->role != WEFT_ROLE_APP) {
 		call->decision = weft_decide_stamped(stamp, workload, &call->asked);
+		if (call->decision.action == WEFT_ACT_PASS)
+			weft_police_stamped(call, stamp, workload);
+		weft_report_audit(call, workload);
 		if (call->decision.action != WEFT_ACT_PASS)
 			weft_report(call, workload);
 		else if (call->decision.splice)
@@ -169,6 +226,7 @@ static __always_inline void weft_decide_call(struct bpf_sock_addr *ctx, struct w
 	if (!workload)
 		return;
 	weft_look_up(call, workload);
+	weft_report_audit(call, workload);
 	if (call->decision.action == WEFT_ACT_PASS) {
 		if (stamp)
 			bpf_sk_storage_delete(&weft_stamps, sk);

@@ -56,6 +56,7 @@ Agent::Agent(asio::io_context& io, Options options)
     : io_(io),
       options_(std::move(options)),
       late_insertion_timer_(io),
+      cut_timer_(io),
       proxy_poll_timer_(io),
       // Grows over restarts of the agent, so that a reused id is told from its predecessor.
       next_generation_(static_cast<uint32_t>(time(nullptr))) {
@@ -141,6 +142,7 @@ absl::Status Agent::OpenKernel() {
   config.splice = options_.splice;
   WEFT_ASSIGN_OR_RETURN(kernel_, bpf::Kernel::Open(config));
   writer_ = std::make_unique<KernelWriter>(*kernel_);
+  numbers_.compiler.first_class = kernel_->highest_class();
   splice_on_ = options_.splice;
   if (kernel_->adopted()) LogInfo("adopted the kernel maps of an earlier agent");
   return absl::OkStatus();
@@ -227,6 +229,7 @@ void Agent::Shutdown() {
   if (events_watch_) events_watch_->close(ignored);
   if (workloads_watch_) workloads_watch_->close(ignored);
   late_insertion_timer_.cancel();
+  cut_timer_.cancel();
   proxy_poll_timer_.cancel();
   for (Child* child : {&proxy_, &keyd_, &sockets_}) {
     if (child->timer) child->timer->cancel();

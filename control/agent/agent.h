@@ -2,7 +2,7 @@
 // One node of the mesh: what weft-agent does, wired together. Loads the kernel programs, enrols
 // workloads, keeps weft-sockets, weft-keyd and weft-proxy running, takes configuration from
 // weft-control and hands it on. Never parses a byte that a pod sent. Thread: the io_context's one.
-// Split by concern: agent.cc (start, stop), children.cc, enrolment.cc, upstream.cc, api.cc.
+// Split by concern: agent.cc (start, stop), children.cc, enrolment.cc, upstream.cc, api.cc, why.cc.
 #pragma once
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -106,6 +107,7 @@ class Agent final {
   void Publish(Enrolled& workload);
   void Unpublish(Enrolled& workload);
   void SyncKernel();
+  void CutDenied();
   void PollProxy();
   Task<void> AskProxy();
   void OnProxyStatus(const std::string& status);
@@ -138,6 +140,10 @@ class Agent final {
   EventLog events_;
   std::unique_ptr<asio::posix::stream_descriptor> events_watch_;
   asio::steady_timer late_insertion_timer_;
+  asio::steady_timer cut_timer_;
+  std::set<uint32_t> cut_workloads_;  // whose policy changed just now
+  int cut_runs_left_ = 0;
+  uint64_t cut_connections_ = 0;
   std::string kernel_error_;
   bool splice_on_ = true;
 

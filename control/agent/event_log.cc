@@ -45,6 +45,10 @@ const char* KindName(uint32_t kind) {
       return "bind";
     case WEFT_EVENT_LEARN:
       return "learn";
+    case WEFT_EVENT_CUT:
+      return "cut";
+    case WEFT_EVENT_AUDIT:
+      return "audit";
   }
   return "unknown";
 }

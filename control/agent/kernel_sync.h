@@ -12,29 +12,24 @@
 #include <vector>
 
 #include "bpf/abi.h"
+#include "control/policy/compile.h"
+#include "control/policy/numbers.h"
 #include "proxy/base/address.h"
 #include "xds/model/snapshot.h"
 
 namespace weft::agent {
 
-// Dense numbers for names, never 0, never reused while the agent lives: the kernel knows
-// identities, services and policies by them.
-class Numbers final {
- public:
-  uint32_t Of(std::string_view name);
-  // Empty for a number that was never given.
-  std::string_view NameOf(uint32_t number) const;
-  uint32_t size() const { return static_cast<uint32_t>(names_.size()); }
-
- private:
-  std::unordered_map<std::string, uint32_t> numbers_;
-  std::vector<std::string> names_;
-};
+using rules::Numbers;
 
 struct KernelNumbers {
+  KernelNumbers() = default;
+  KernelNumbers(const KernelNumbers&) = delete;
+  KernelNumbers& operator=(const KernelNumbers&) = delete;
+
   Numbers identities;  // SPIFFE ids
   Numbers services;    // "namespace/hostname:port"
-  Numbers rules;       // "namespace/name" of a policy, with what it did
+  Numbers rules;       // policies and their rules, as events and `weft why` print them
+  rules::CompilerNumbers compiler{.rules = rules};
 };
 
 // An enrolled workload as the kernel needs it.
@@ -64,36 +59,23 @@ struct KernelService {
   std::vector<SocketAddress> vips, backends;
   bool operator==(const KernelService&) const = default;
 };
-struct VerdictKey {
-  uint32_t workload = 0, identity = 0;
-  uint16_t port = 0;  // 0: any other
-  auto operator<=>(const VerdictKey&) const = default;
-};
-struct Verdict {
-  bool allow = false;
-  uint32_t rule = 0;
-  bool operator==(const Verdict&) const = default;
-};
-
 struct KernelState {
   std::map<uint64_t, KernelWorkload> workloads;  // by netns cookie
   std::map<IpAddress, KernelPeer> peers;
   std::map<uint32_t, KernelService> services;  // by number
-  std::map<VerdictKey, Verdict> verdicts;
+  bpf::PolicyState policy;
 };
 
-// A service port is L7 exactly if its listener has an HTTP chain. A workload whose policies look at
-// source addresses is never direct: identities alone cannot decide them. A workload that names an
-// unknown policy denies everybody.
+// A service port is L7 exactly if its listener has an HTTP chain. Policy is control/policy's; a
+// workload whose authorization it leaves to the proxy is never direct.
 KernelState CompileKernelState(const model::Snapshot& snapshot, const std::vector<LocalPod>& pods,
                                KernelNumbers& numbers);
 
-// What has to be written and removed to get from `have` to `want`.
+// What has to be written and removed to get from `have` to `want`; policy is Kernel::ApplyPolicy's.
 struct KernelChanges {
   std::vector<uint64_t> workloads;  // to set (new ones are attached by the enrolment)
   std::vector<IpAddress> set_peers, remove_peers;
   std::vector<uint32_t> set_services, remove_services;
-  std::vector<VerdictKey> set_verdicts, remove_verdicts;
   size_t count() const;
 };
 KernelChanges DiffKernelState(const KernelState& have, const KernelState& want);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/agent/kernel_writer.h"
 
-#include <arpa/inet.h>
+#include <utility>
 
 namespace weft::agent {
 
@@ -36,23 +36,18 @@ void KernelWriter::RemoveStrangers(const KernelState& want, absl::Status* first)
   for (uint32_t service : kernel_.Services()) {
     if (!want.services.contains(service)) Note(kernel_.RemoveService(service), first);
   }
-  for (const weft_verdict_key& key : kernel_.Verdicts()) {
-    const uint16_t port = ntohs(key.port_be);
-    if (want.verdicts.contains({key.workload, key.identity, port})) continue;
-    Note(kernel_.RemoveVerdict(key.workload, key.identity, port), first);
-  }
 }
 
-void KernelWriter::WriteVerdicts(const KernelState& want, const KernelChanges& changes,
-                                 absl::Status* first) {
-  for (const VerdictKey& key : changes.set_verdicts) {
-    const Verdict& verdict = want.verdicts.at(key);
-    const weft_verdict value{.allow = verdict.allow ? 1u : 0u, .rule = verdict.rule};
-    if (Note(kernel_.SetVerdict(key.workload, key.identity, key.port, value), first)) {
-      have_.verdicts[key] = verdict;
-    }
-  }
+// The change takes effect as a whole; what could not be written denies, and is tried again.
+void KernelWriter::WritePolicy(const KernelState& want, absl::Status* first) {
+  const bpf::PolicyReport report = kernel_.ApplyPolicy(want.policy);
+  updates_ += report.touched;
+  if (!report.status.ok() && first->ok()) *first = report.status;
+  closed_ = report.closed;
+  changed_.insert(report.changed.begin(), report.changed.end());
 }
+
+std::set<uint32_t> KernelWriter::TakeChanged() { return std::exchange(changed_, {}); }
 
 void KernelWriter::WritePeers(const KernelState& want, const KernelChanges& changes,
                               absl::Status* first) {
@@ -80,7 +75,7 @@ void KernelWriter::WriteServices(const KernelState& want, const KernelChanges& c
 absl::Status KernelWriter::Apply(const KernelState& want) {
   const KernelChanges changes = DiffKernelState(have_, want);
   absl::Status first;
-  WriteVerdicts(want, changes, &first);
+  WritePolicy(want, &first);
   for (uint64_t cookie : changes.workloads) {
     const KernelWorkload& workload = want.workloads.at(cookie);
     if (Note(kernel_.SetWorkload(cookie, ToConfig(workload)), &first)) {
@@ -94,11 +89,6 @@ absl::Status KernelWriter::Apply(const KernelState& want) {
   }
   for (const IpAddress& address : changes.remove_peers) {
     if (Note(kernel_.RemovePeer(address), &first)) have_.peers.erase(address);
-  }
-  for (const VerdictKey& key : changes.remove_verdicts) {
-    if (Note(kernel_.RemoveVerdict(key.workload, key.identity, key.port), &first)) {
-      have_.verdicts.erase(key);
-    }
   }
   if (!started_) {
     RemoveStrangers(want, &first);

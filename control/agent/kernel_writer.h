@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Brings the kernel's maps to a desired state with as few updates as possible, in an order that
-// never opens a gap: verdicts, then workloads, then peers, then services; removals last. Remembers
+// never opens a gap: policy, then workloads, then peers, then services; removals last. Remembers
 // what it wrote. Thread: the agent's.
 #pragma once
 #include <set>
@@ -24,16 +24,21 @@ class KernelWriter final {
   void ForgetWorkload(uint64_t netns_cookie);
   const KernelState& written() const { return have_; }
   uint64_t updates() const { return updates_; }
+  // Workloads whose policy changed since the last call: their connections must be asked again.
+  std::set<uint32_t> TakeChanged();
+  // Workloads that deny everything because a map of policy is full.
+  const std::set<uint32_t>& closed() const { return closed_; }
 
  private:
   void RemoveStrangers(const KernelState& want, absl::Status* first);
-  void WriteVerdicts(const KernelState& want, const KernelChanges& changes, absl::Status* first);
+  void WritePolicy(const KernelState& want, absl::Status* first);
   void WritePeers(const KernelState& want, const KernelChanges& changes, absl::Status* first);
   void WriteServices(const KernelState& want, const KernelChanges& changes, absl::Status* first);
   bool Note(const absl::Status& status, absl::Status* first);
 
   bpf::Kernel& kernel_;
   KernelState have_;
+  std::set<uint32_t> changed_, closed_;
   bool started_ = false;
   uint64_t updates_ = 0;
 };

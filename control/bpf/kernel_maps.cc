@@ -25,7 +25,7 @@ absl::StatusOr<KernelMaps> KernelMaps::Open(const PinPaths& paths) {
   const std::pair<const char*, UniqueFd*> wanted[] = {
       {"weft_workloads", &maps.workloads}, {"weft_addrs", &maps.addresses},
       {"weft_services", &maps.services},   {"weft_backends", &maps.backends},
-      {"weft_verdicts", &maps.verdicts},   {"weft_handovers", &maps.handovers},
+      {"weft_handovers", &maps.handovers},
       {"weft_servers", &maps.servers},     {"weft_splice", &maps.splice},
       {"weft_clients", &maps.clients},     {"weft_config", &maps.config},
       {"weft_counters", &maps.counters},   {"weft_moves", &maps.moves},

@@ -10,7 +10,9 @@
 #include <map>
 
 #include "control/bpf/address.h"
+#include "control/bpf/cutter.h"
 #include "control/bpf/kernel_maps.h"
+#include "control/bpf/kernel_policy.h"
 #include "control/bpf/late_insertion.h"
 #include "control/bpf/netns.h"
 #include "control/bpf/probe.h"
@@ -84,6 +86,8 @@ struct Kernel::State {
   bool adopted = false;
   KernelMaps maps;
   std::unique_ptr<ServiceTable> services;
+  std::unique_ptr<KernelPolicy> policy;
+  std::unique_ptr<Cutter> cutter;
   std::unique_ptr<LateInserter> late;
   std::unique_ptr<ring_buffer, CloseRing> ring;
   std::map<uint64_t, Attached> attached;  // by netns cookie; only what this Kernel attached
@@ -200,6 +204,8 @@ absl::StatusOr<std::unique_ptr<Kernel>> Kernel::Open(const KernelConfig& config)
   WEFT_RETURN_IF_ERROR(s.LoadSplice());
   WEFT_RETURN_IF_ERROR(s.LoadCgroupPrograms());
   WEFT_ASSIGN_OR_RETURN(s.late, LateInserter::Create(s.paths, s.config.sizes));
+  WEFT_ASSIGN_OR_RETURN(s.policy, KernelPolicy::Create(s.paths, s.config.sizes));
+  WEFT_ASSIGN_OR_RETURN(s.cutter, Cutter::Create(s.paths, s.config.sizes));
   s.services = std::make_unique<ServiceTable>(s.maps);
   s.ring.reset(ring_buffer__new(s.maps.events.get(), State::OnEvent, &s, nullptr));
   if (!s.ring) return ErrnoStatus(errno, "open weft_events");
@@ -254,6 +260,7 @@ absl::Status Kernel::DetachWorkload(uint64_t netns_cookie) {
   WEFT_RETURN_IF_ERROR(RemoveLink(s.paths.links + "/" + InboundLink(netns_cookie)));
   weft_workload entry{};
   if (bpf_map_lookup_elem(s.maps.workloads.get(), &netns_cookie, &entry) == 0) {
+    WEFT_RETURN_IF_ERROR(s.policy->ForgetSubject(entry.id));
     for (const weft_server_key& key : Keys<weft_server_key>(s.maps.servers)) {
       if (key.workload != entry.id) continue;
       WEFT_RETURN_IF_ERROR(Drop(s.maps.servers, key, "forget server"));
@@ -313,19 +320,22 @@ absl::Status Kernel::SetService(const ServiceConfig& service) {
 absl::Status Kernel::RemoveService(uint32_t id) { return state_->services->Remove(id); }
 std::vector<uint32_t> Kernel::Services() const { return state_->services->Ids(); }
 
-absl::Status Kernel::SetVerdict(uint32_t workload, uint32_t identity, uint16_t port,
-                                weft_verdict verdict) {
-  const weft_verdict_key key{workload, identity, htons(port), 0};
-  return Put(state_->maps.verdicts, key, verdict, absl::StrCat("policy of workload ", workload));
+PolicyReport Kernel::ApplyPolicy(const PolicyState& want) { return state_->policy->Apply(want); }
+uint64_t Kernel::policy_touched() const { return state_->policy->touched(); }
+uint32_t Kernel::highest_class() const { return state_->policy->highest_class(); }
+PolicyAnswer Kernel::AskPolicy(const PolicyQuestion& question) const {
+  return state_->policy->Ask(question);
 }
 
-absl::Status Kernel::RemoveVerdict(uint32_t workload, uint32_t identity, uint16_t port) {
-  const weft_verdict_key key{workload, identity, htons(port), 0};
-  return Drop(state_->maps.verdicts, key, absl::StrCat("remove policy of workload ", workload));
-}
-
-std::vector<weft_verdict_key> Kernel::Verdicts() const {
-  return Keys<weft_verdict_key>(state_->maps.verdicts);
+absl::StatusOr<CutReport> Kernel::CutDenied(const std::set<uint32_t>& workloads) {
+  CutReport all;
+  for (const auto& [cookie, attached] : state_->attached) {
+    if (!workloads.contains(attached.id)) continue;
+    WEFT_ASSIGN_OR_RETURN(const CutReport one, state_->cutter->Run(cookie, attached.netns.get()));
+    all.asked += one.asked;
+    all.destroyed += one.destroyed;
+  }
+  return all;
 }
 
 absl::Status Kernel::SetSplice(bool on) {

@@ -10,11 +10,13 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "bpf/abi.h"
+#include "control/bpf/policy_state.h"
 #include "proxy/base/address.h"
 #include "proxy/base/status.h"
 
@@ -27,7 +29,8 @@ struct MapSizes {
   uint32_t addresses = 65536;
   uint32_t services = 16384;
   uint32_t backends = 131072;
-  uint32_t verdicts = 131072;
+  uint32_t policies = 262144;
+  uint32_t classes = 65536;  // addresses, and as many blocks
   uint32_t handovers = 65536;       // connections being set up at the same time
   uint32_t spliced = 65536;         // sockets in the splice
   uint32_t event_bytes = 1u << 20;  // a power of two and whole pages
@@ -123,11 +126,18 @@ class Kernel final {
   absl::Status RemoveService(uint32_t id);
   std::vector<uint32_t> Services() const;
 
-  // `port` in host order, 0: any. See weft_verdicts in bpf/abi.h.
-  absl::Status SetVerdict(uint32_t workload, uint32_t identity, uint16_t port,
-                          weft_verdict verdict);
-  absl::Status RemoveVerdict(uint32_t workload, uint32_t identity, uint16_t port);
-  std::vector<weft_verdict_key> Verdicts() const;
+  // Makes all of it the policy in force at one moment: no decision sees a half of the change.
+  // Blocks for a grace period (some 20 ms) if there is a change.
+  PolicyReport ApplyPolicy(const PolicyState& want);
+  // Entries written or removed so far.
+  uint64_t policy_touched() const;
+  // Classes that an earlier agent's policy uses are at most this.
+  uint32_t highest_class() const;
+  // What the kernel's maps say now, by the header that the programs use.
+  PolicyAnswer AskPolicy(const PolicyQuestion& question) const;
+  // Asks again for every connection of these workloads, and destroys those that policy no longer
+  // allows, with an event each (WEFT_EVENT_CUT).
+  absl::StatusOr<CutReport> CutDenied(const std::set<uint32_t>& workloads);
 
   absl::Status SetSplice(bool on);
   // Puts connections of this netns whose program uses non-blocking sockets into the splice (a

@@ -46,7 +46,9 @@ uint32_t WantedEntries(std::string_view map, const MapSizes& sizes) {
   if (map == "weft_addrs") return sizes.addresses;
   if (map == "weft_services") return sizes.services;
   if (map == "weft_backends") return sizes.backends;
-  if (map == "weft_verdicts") return sizes.verdicts;
+  if (map == "weft_policy") return sizes.policies;
+  if (map == "weft_subjects") return sizes.workloads;
+  if (map == "weft_classes" || map == "weft_blocks") return sizes.classes;
   if (map == "weft_handovers") return sizes.handovers;
   if (map == "weft_splice" || map == "weft_ends") return sizes.spliced;
   if (map == "weft_listeners") return sizes.workloads * 3;

@@ -120,10 +120,11 @@ TEST_F(DirectTest, L7ServicesAndWorkloadsGoToTheProxy) {
 }
 
 TEST_F(DirectTest, DeniedByPolicyIsEpermAndSaysWhy) {
-  ASSERT_TRUE(
-      node_.kernel()
-          .SetVerdict(server_pod_.id, IdentityOf(client_pod_), kPort, {.allow = 0, .rule = 42})
-          .ok());
+  SubjectState state;
+  state[WEFT_LAYER_AUTHORIZATION] = {.says = WEFT_SAYS_ALLOW, .lengths = 1u << 16};
+  node_.policy().entries[{server_pod_.id, ClassOf(client_pod_), kPort, 16, WEFT_PROTOCOL_TCP,
+                          WEFT_LAYER_AUTHORIZATION}] = {.says = WEFT_SAYS_DENY, .rule = 42};
+  node_.Permit(server_pod_, state);
   for (const Blocking blocking : {Blocking::kYes, Blocking::kNo}) {
     UniqueFd client = TcpSocket(client_pod_, AF_INET, blocking);
     EXPECT_EQ(Connect(client, server_pod_.At(kPort)), EPERM);
@@ -141,13 +142,17 @@ TEST_F(DirectTest, DeniedByPolicyIsEpermAndSaysWhy) {
 }
 
 TEST_F(DirectTest, DefaultDenyNeedsAnAllow) {
-  node_.Announce(server_pod_, WEFT_WL_PROXY_READY | WEFT_WL_DEFAULT_DENY);
+  SubjectState state;
+  state[WEFT_LAYER_AUTHORIZATION] = {.says = WEFT_SAYS_DENY, .rule = 7, .lengths = 1u << 0};
+  node_.Permit(server_pod_, state);
   UniqueFd denied = TcpSocket(client_pod_, AF_INET, Blocking::kYes);
   EXPECT_EQ(Connect(denied, server_pod_.At(kPort)), EPERM);
-  EXPECT_EQ(node_.WaitEvent(WEFT_EVENT_CONNECT).reason, WEFT_R_POLICY_DEFAULT_DENIED);
-  ASSERT_TRUE(node_.kernel()
-                  .SetVerdict(server_pod_.id, IdentityOf(client_pod_), 0, {.allow = 1, .rule = 1})
-                  .ok());
+  const weft_event event = node_.WaitEvent(WEFT_EVENT_CONNECT);
+  EXPECT_EQ(event.reason, WEFT_R_POLICY_DEFAULT_DENIED);
+  EXPECT_EQ(event.rule, 7u);
+  node_.policy().entries[{server_pod_.id, ClassOf(client_pod_), 0, 0, WEFT_PROTOCOL_TCP,
+                          WEFT_LAYER_AUTHORIZATION}] = {.says = WEFT_SAYS_ALLOW, .rule = 1};
+  node_.Apply();
   UniqueFd allowed = TcpSocket(client_pod_, AF_INET, Blocking::kYes);
   EXPECT_EQ(Connect(allowed, server_pod_.At(kPort)), 0);
   Accept(server_, Blocking::kYes);

@@ -42,6 +42,12 @@ TEST(Life, TheAgentsDeathChangesNothingForDirectConnections) {
   if (agent == 0) {
     auto kernel = Kernel::Open(config);
     bool ok = kernel.ok();
+    PolicyState policy;
+    for (const Pod* pod : {&a, &b}) {
+      policy.subjects[pod->id] = {};
+      policy.classes[pod->v4] = ClassOf(*pod);
+    }
+    ok = ok && (*kernel)->ApplyPolicy(policy).status.ok();
     for (const Pod* pod : {&a, &b}) {
       ok = ok && (*kernel)->AttachWorkload(pod->netns.get(), WorkloadOf(*pod)).ok() &&
            (*kernel)
@@ -104,7 +110,11 @@ TEST(Life, ASecondOpenAdoptsWithoutAGap) {
                                .vips = {{*IpAddress::Parse("10.96.0.1"), 80}},
                                .backends = {b.At(kPort), b.At(kPort + 1)}})
                   .ok());
-  ASSERT_TRUE(node.kernel().SetVerdict(b.id, IdentityOf(a), 0, {.allow = 1, .rule = 2}).ok());
+  SubjectState state;
+  state[WEFT_LAYER_INGRESS] = {.says = WEFT_SAYS_DENY, .lengths = 1u << 0};
+  node.policy().entries[{b.id, ClassOf(a), 0, 0, WEFT_PROTOCOL_TCP, WEFT_LAYER_INGRESS}] = {
+      .says = WEFT_SAYS_ALLOW, .rule = 2};
+  node.Permit(b, state);
   UniqueFd server = Listener(b, kPort);
   // Connections are made all the while; each one must be direct.
   std::atomic<bool> stop = false;
@@ -126,7 +136,13 @@ TEST(Life, ASecondOpenAdoptsWithoutAGap) {
     ASSERT_TRUE(second.ok()) << second.status();
     EXPECT_TRUE((*second)->adopted());
     EXPECT_EQ((*second)->Services(), std::vector<uint32_t>{3});
-    EXPECT_EQ((*second)->Verdicts().size(), 1u);
+    // It finds the policy in force, and brings the same in force again without touching it.
+    const PolicyAnswer answer =
+        (*second)->AskPolicy({.destination_subject = b.id, .source = a.v4, .port = kPort});
+    EXPECT_TRUE(answer.allowed());
+    EXPECT_EQ(answer.layers[WEFT_LAYER_INGRESS].rule, 2u);
+    EXPECT_EQ((*second)->ApplyPolicy(node.policy()).touched, 0u);
+    EXPECT_EQ((*second)->highest_class(), ClassOf(b));
     for (Pod* pod : {&a, &b}) {
       EXPECT_TRUE((*second)->AttachWorkload(pod->netns.get(), WorkloadOf(*pod)).ok());
     }

@@ -108,7 +108,8 @@ KernelConfig Node::ConfigOf(const std::string& name) {
                   .addresses = 256,
                   .services = 64,
                   .backends = 256,
-                  .verdicts = 256,
+                  .policies = 65536,
+                  .classes = 1024,
                   .handovers = 4096,
                   .spliced = 4096};
   return config;
@@ -153,7 +154,21 @@ void Node::Enrol(Pod& pod, uint32_t flags) {
   Announce(pod, flags);
 }
 
+void Node::Permit(const Pod& pod, const SubjectState& state) {
+  policy_.subjects[pod.id] = state;
+  for (const IpAddress& ip : {pod.v4, pod.v6}) policy_.classes[ip] = ClassOf(pod);
+  Apply();
+}
+
+PolicyReport Node::Apply() {
+  PolicyReport report = kernel_->ApplyPolicy(policy_);
+  EXPECT_TRUE(report.status.ok()) << report.status;
+  return report;
+}
+
 void Node::Announce(const Pod& pod, uint32_t flags) {
+  if (!policy_.subjects.contains(pod.id)) Permit(pod);
+  Apply();
   const PeerConfig peer{.netns_cookie = pod.cookie,
                         .workload = pod.id,
                         .identity = IdentityOf(pod),

@@ -30,6 +30,7 @@ struct Pod {
 
 constexpr uint32_t kGeneration = 7;
 constexpr uint32_t IdentityOf(const Pod& pod) { return 100 + pod.id; }
+constexpr uint32_t ClassOf(const Pod& pod) { return 200 + pod.id; }
 
 // Three pods on one bridge: 10.77.0.1 to .3, fd77::1 to ::3. Nothing is enrolled.
 class Network {
@@ -58,6 +59,11 @@ class Node {
   // Enrols the pod and announces its addresses as those of a workload of this node.
   void Enrol(Pod& pod, uint32_t flags);
   void Announce(const Pod& pod, uint32_t flags);
+  // Its policy, and its class. Announce permits everything where nothing else was said.
+  void Permit(const Pod& pod, const SubjectState& state = {});
+  // What is in force after the next Apply, which expects success.
+  PolicyState& policy() { return policy_; }
+  PolicyReport Apply();
   // Our listeners, as weft-sockets makes them: 15001, 15006, 15008.
   struct Listeners {
     UniqueFd outbound, inbound, hbone;
@@ -72,6 +78,7 @@ class Node {
 
  private:
   KernelConfig config_;
+  PolicyState policy_;
   std::unique_ptr<Kernel> kernel_;
   std::unique_ptr<SocketMaps> sockets_;
 };

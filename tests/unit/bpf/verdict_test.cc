@@ -36,8 +36,6 @@ weft_workload Workload(uint32_t flags) {
 
 constexpr uint32_t kReady = WEFT_WL_PROXY_READY;
 constexpr weft_peer kLocal{.netns_cookie = 5, .workload = 2, .identity = 20};
-constexpr weft_verdict kAllow{.allow = 1, .rule = 4};
-constexpr weft_verdict kDeny{.allow = 0, .rule = 9};
 
 // What connect.bpf.c would have found; each test changes what it is about.
 struct Found {
@@ -109,43 +107,67 @@ TEST(Decide, OurPortsOfAnotherPodAreNeverDirect) {
   }
 }
 
-struct PolicyCase {
-  const char* name;
-  const weft_verdict* port;
-  const weft_verdict* any;
-  uint32_t peer_flags;
-  uint32_t action, reason, rule;
-};
+constexpr uint32_t kEgress = 1u << WEFT_LAYER_EGRESS;
+constexpr uint32_t kIngress = 1u << WEFT_LAYER_INGRESS;
+constexpr uint32_t kAuthorization = 1u << WEFT_LAYER_AUTHORIZATION;
 
-class Policy : public testing::TestWithParam<PolicyCase> {};
-
-TEST_P(Policy, PortThenAnyPortThenDefault) {
-  const PolicyCase& c = GetParam();
+TEST(LayersAsked, BothEndsOfALocalConnectionAndTheSourceOfOthers) {
   Found found;
+  EXPECT_EQ(weft_layers_asked(&found.facts, WEFT_ACT_PROXY), kEgress);
   found.facts.peer = &found.peer;
-  found.peer.wl_flags = c.peer_flags;
-  found.facts.port_verdict = c.port;
-  found.facts.any_verdict = c.any;
-  const weft_decision decision = found.Decide();
-  EXPECT_EQ(decision.action, c.action);
-  EXPECT_EQ(decision.reason, c.reason);
-  EXPECT_EQ(decision.rule, c.rule);
+  EXPECT_EQ(weft_layers_asked(&found.facts, WEFT_ACT_DIRECT), kEgress | kIngress | kAuthorization);
+  found.target = Address("10.0.0.2", WEFT_PORT_HBONE);
+  EXPECT_EQ(weft_layers_asked(&found.facts, WEFT_ACT_PROXY), kEgress);
+  found.target = Address("10.0.0.2", 80);
+  found.peer.netns_cookie = 0;  // on another node
+  EXPECT_EQ(weft_layers_asked(&found.facts, WEFT_ACT_PROXY), kEgress);
+  found.facts.service = &found.service;
+  EXPECT_EQ(weft_layers_asked(&found.facts, WEFT_ACT_PROXY), kEgress);
+  found.service.flags = WEFT_SVC_L7;  // the proxy picks the endpoint
+  EXPECT_EQ(weft_layers_asked(&found.facts, WEFT_ACT_PROXY), 0u);
+  for (const uint32_t action :
+       {WEFT_ACT_PASS, WEFT_ACT_DENY, WEFT_ACT_REFUSE, WEFT_ACT_UNREACHABLE}) {
+    EXPECT_EQ(weft_layers_asked(&found.facts, action), 0u);
+  }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Table, Policy,
-    testing::Values(
-        PolicyCase{"none", nullptr, nullptr, 0, WEFT_ACT_DIRECT, WEFT_R_DIRECT, 0},
-        PolicyCase{"port_allows", &kAllow, &kDeny, 0, WEFT_ACT_DIRECT, WEFT_R_DIRECT, 4},
-        PolicyCase{"port_denies", &kDeny, &kAllow, 0, WEFT_ACT_DENY, WEFT_R_POLICY_DENIED, 9},
-        PolicyCase{"any_denies", nullptr, &kDeny, 0, WEFT_ACT_DENY, WEFT_R_POLICY_DENIED, 9},
-        PolicyCase{"any_allows", nullptr, &kAllow, WEFT_WL_DEFAULT_DENY, WEFT_ACT_DIRECT,
-                   WEFT_R_DIRECT, 4},
-        PolicyCase{"default", nullptr, nullptr, WEFT_WL_DEFAULT_DENY, WEFT_ACT_DENY,
-                   WEFT_R_POLICY_DEFAULT_DENIED, 0},
-        PolicyCase{"denied_before_l7", &kDeny, nullptr, WEFT_WL_L7_INBOUND, WEFT_ACT_DENY,
-                   WEFT_R_POLICY_DENIED, 9}),
-    [](const auto& test) { return test.param.name; });
+TEST(LayersAsked, OfOurSockets) {
+  const weft_addr app = Address("10.0.0.1", 80), hbone = Address("10.0.9.9", WEFT_PORT_HBONE);
+  weft_peer peer{.flags = WEFT_PEER_HBONE};
+  EXPECT_EQ(weft_stamped_layers_asked(WEFT_ROLE_TUNNEL, &hbone, &peer, nullptr), 0u);
+  EXPECT_EQ(weft_stamped_layers_asked(WEFT_ROLE_TUNNEL, &app, &peer, nullptr), kEgress);
+  EXPECT_EQ(weft_stamped_layers_asked(WEFT_ROLE_TUNNEL, &hbone, nullptr, nullptr), kEgress);
+  peer.flags = 0;
+  EXPECT_EQ(weft_stamped_layers_asked(WEFT_ROLE_TUNNEL, &hbone, &peer, nullptr), kEgress);
+  weft_peer client{.workload = 3};
+  EXPECT_EQ(weft_stamped_layers_asked(WEFT_ROLE_TO_APP, &app, nullptr, &client),
+            kEgress | kIngress);
+  client.workload = 0;
+  EXPECT_EQ(weft_stamped_layers_asked(WEFT_ROLE_TO_APP, &app, nullptr, &client), kIngress);
+  EXPECT_EQ(weft_stamped_layers_asked(WEFT_ROLE_TO_APP, &app, nullptr, nullptr), kIngress);
+  EXPECT_EQ(weft_stamped_layers_asked(WEFT_ROLE_HOST, &app, nullptr, nullptr), 0u);
+}
+
+TEST(Deny, ReplacesTheWay) {
+  weft_decision decision{WEFT_ACT_DIRECT, WEFT_R_DIRECT, 0, 1};
+  weft_deny(&decision, 9, 0);
+  EXPECT_EQ(decision.action, WEFT_ACT_DENY);
+  EXPECT_EQ(decision.reason, WEFT_R_POLICY_DENIED);
+  EXPECT_EQ(decision.rule, 9u);
+  EXPECT_EQ(decision.splice, 0u);
+  weft_deny(&decision, 0, 1);
+  EXPECT_EQ(decision.reason, WEFT_R_POLICY_DEFAULT_DENIED);
+}
+
+TEST(OwnIp, OfTheFamilyIfThereIsOne) {
+  weft_workload workload = Workload(0);
+  EXPECT_EQ(weft_own_ip(&workload, Address("10.0.0.2", 0).ip), workload.ipv4);
+  EXPECT_EQ(weft_own_ip(&workload, Address("fd00::2", 0).ip), workload.ipv4);
+  memcpy(workload.ipv6, Address("fd00::1", 0).ip, 16);
+  EXPECT_EQ(weft_own_ip(&workload, Address("fd00::2", 0).ip), workload.ipv6);
+  memset(workload.ipv4, 0, sizeof workload.ipv4);
+  EXPECT_EQ(weft_own_ip(&workload, Address("10.0.0.2", 0).ip), workload.ipv6);
+}
 
 TEST(Decide, Services) {
   Found found;
@@ -154,9 +176,6 @@ TEST(Decide, Services) {
   found.facts.picked = 1;
   found.facts.peer = &found.peer;
   EXPECT_EQ(found.Decide().action, WEFT_ACT_DIRECT);
-  found.facts.port_verdict = &kDeny;
-  EXPECT_EQ(found.Decide().action, WEFT_ACT_DENY);
-  found.facts.port_verdict = nullptr;
   found.facts.peer = nullptr;  // the endpoint is elsewhere
   EXPECT_EQ(found.Decide().action, WEFT_ACT_PROXY);
   found.facts.picked = 0;

@@ -67,10 +67,19 @@ class KernelSyncTest : public testing::Test {
     return CompileKernelState(snapshot_, pods_, numbers_);
   }
 
-  const Verdict* VerdictOf(const KernelState& state, uint32_t workload, const char* identity,
-                           uint16_t port) {
-    auto found = state.verdicts.find({workload, numbers_.identities.Of(identity), port});
-    return found == state.verdicts.end() ? nullptr : &found->second;
+  // Authorization of a connection of the workload at `source`.
+  bpf::PolicySays SaysOf(const KernelState& state, uint32_t workload, const char* source,
+                         uint16_t port) {
+    const uint32_t number = state.policy.classes.at(Ip(source));
+    for (const uint8_t length : {uint8_t{16}, uint8_t{0}}) {
+      auto found = state.policy.entries.find({workload, number, length == 0 ? uint16_t{0} : port,
+                                              length, WEFT_PROTOCOL_TCP, WEFT_LAYER_AUTHORIZATION});
+      if (found != state.policy.entries.end()) return found->second;
+    }
+    return {};
+  }
+  static uint32_t DefaultOf(const KernelState& state, uint32_t workload) {
+    return state.policy.subjects.at(workload)[WEFT_LAYER_AUTHORIZATION].says;
   }
 
   std::map<std::string, model::Workload> workloads_;
@@ -113,8 +122,8 @@ TEST_F(KernelSyncTest, WithoutPoliciesNothingIsDenied) {
   AddWorkload("redis", "redis", "10.244.1.20");
   Enrol("redis", 1);
   const KernelState state = Compile();
-  EXPECT_TRUE(state.verdicts.empty());
-  EXPECT_EQ(state.workloads.at(1001).flags & WEFT_WL_DEFAULT_DENY, 0u);
+  EXPECT_TRUE(state.policy.entries.empty());
+  EXPECT_EQ(state.policy.subjects.at(1), bpf::SubjectState{});
 }
 
 TEST_F(KernelSyncTest, AnAllowPolicyDeniesTheOthersAndNamesItself) {
@@ -126,21 +135,16 @@ TEST_F(KernelSyncTest, AnAllowPolicyDeniesTheOthersAndNamesItself) {
   Enrol("intruder", 2);
   Enrol("redis", 3);
   const KernelState state = Compile();
-  EXPECT_NE(state.workloads.at(1003).flags & WEFT_WL_DEFAULT_DENY, 0u);
-  EXPECT_EQ(state.workloads.at(1001).flags & WEFT_WL_DEFAULT_DENY, 0u);
-  const Verdict* allowed = VerdictOf(state, 3, kClient, 6379);
-  ASSERT_NE(allowed, nullptr);
-  EXPECT_TRUE(allowed->allow);
-  EXPECT_EQ(numbers_.rules.NameOf(allowed->rule), "demo/redis-only-client");
-  const Verdict* other_port = VerdictOf(state, 3, kClient, 0);
-  ASSERT_NE(other_port, nullptr);
-  EXPECT_FALSE(other_port->allow);
-  const Verdict* denied = VerdictOf(state, 3, kIntruder, 6379);
-  ASSERT_NE(denied, nullptr);
-  EXPECT_FALSE(denied->allow);
-  EXPECT_THAT(std::string(numbers_.rules.NameOf(denied->rule)),
+  EXPECT_EQ(DefaultOf(state, 3), WEFT_SAYS_DENY);
+  EXPECT_EQ(DefaultOf(state, 1), 0u);
+  const bpf::PolicySays allowed = SaysOf(state, 3, "10.244.1.10", 6379);
+  EXPECT_EQ(allowed.says, WEFT_SAYS_ALLOW);
+  EXPECT_EQ(numbers_.rules.NameOf(allowed.rule), "demo/redis-only-client");
+  EXPECT_EQ(SaysOf(state, 3, "10.244.1.10", 6380).says, 0u);
+  EXPECT_EQ(SaysOf(state, 3, "10.244.1.66", 6379).says, 0u);
+  const uint32_t why = state.policy.subjects.at(3)[WEFT_LAYER_AUTHORIZATION].rule;
+  EXPECT_THAT(std::string(numbers_.rules.NameOf(why)),
               testing::HasSubstr("demo/redis-only-client"));
-  EXPECT_EQ(VerdictOf(state, 1, kIntruder, 0), nullptr);
 }
 
 TEST_F(KernelSyncTest, DenyBeatsAllow) {
@@ -151,9 +155,10 @@ TEST_F(KernelSyncTest, DenyBeatsAllow) {
   Enrol("client", 1);
   Enrol("redis", 2);
   const KernelState state = Compile();
-  EXPECT_FALSE(VerdictOf(state, 2, kClient, 6379)->allow);
-  EXPECT_EQ(numbers_.rules.NameOf(VerdictOf(state, 2, kClient, 6379)->rule), "demo/deny");
-  EXPECT_TRUE(VerdictOf(state, 2, kClient, 0)->allow);
+  const bpf::PolicySays denied = SaysOf(state, 2, "10.244.1.10", 6379);
+  EXPECT_EQ(denied.says, WEFT_SAYS_DENY);
+  EXPECT_EQ(numbers_.rules.NameOf(denied.rule), "demo/deny");
+  EXPECT_EQ(SaysOf(state, 2, "10.244.1.10", 1).says, WEFT_SAYS_ALLOW);
 }
 
 TEST_F(KernelSyncTest, ANamespacePolicyOfAnotherNamespaceDoesNotApply) {
@@ -161,41 +166,48 @@ TEST_F(KernelSyncTest, ANamespacePolicyOfAnotherNamespaceDoesNotApply) {
   AddPolicy("deny", model::Authorization::Action::kDeny, From("redis"),
             model::Authorization::Scope::kNamespace);
   Enrol("redis", 1);
-  EXPECT_FALSE(Compile().verdicts.empty());
+  EXPECT_FALSE(Compile().policy.entries.empty());
   auto moved = std::make_shared<model::Authorization>(*snapshot_.authorizations.at("demo/deny"));
   moved->namespace_name = "other";
   snapshot_.authorizations.clear();
   snapshot_.authorizations[moved->Key()] = moved;
-  EXPECT_TRUE(Compile().verdicts.empty());
+  EXPECT_TRUE(Compile().policy.entries.empty());
 }
 
 TEST_F(KernelSyncTest, AnUnknownPolicyDeniesEverybody) {
-  AddWorkload("client", "client", "10.244.1.10");
   AddWorkload("redis", "redis", "10.244.1.20", {"demo/not-there"});
-  Enrol("client", 1);
   Enrol("redis", 2);
   const KernelState state = Compile();
-  EXPECT_NE(state.workloads.at(1002).flags & WEFT_WL_DEFAULT_DENY, 0u);
-  ASSERT_NE(VerdictOf(state, 2, kClient, 0), nullptr);
-  EXPECT_FALSE(VerdictOf(state, 2, kClient, 0)->allow);
+  EXPECT_EQ(DefaultOf(state, 2), WEFT_SAYS_DENY);
+  EXPECT_TRUE(state.policy.entries.empty());
 }
 
-TEST_F(KernelSyncTest, APolicyThatLooksAtAddressesIsLeftToTheProxy) {
+TEST_F(KernelSyncTest, OnlyDestinationAddressesOfSeveralAreLeftToTheProxy) {
+  AddWorkload("client", "client", "10.244.1.10");
   AddWorkload("redis", "redis", "10.244.1.20", {"demo/by-address"});
   model::Authorization::Match match;
-  match.source_ips = {{Ip("10.0.0.0"), 8}};
+  match.source_ips = {{Ip("10.244.1.0"), 28}};
+  match.destination_ips = {{Ip("10.244.1.20"), 32}};
   AddPolicy("by-address", model::Authorization::Action::kAllow, match);
-  Enrol("redis", 1);
-  const KernelState state = Compile();
-  EXPECT_NE(state.workloads.at(1001).flags & WEFT_WL_L7_INBOUND, 0u);
-  EXPECT_TRUE(state.verdicts.empty());
+  Enrol("client", 1);
+  Enrol("redis", 2);
+  KernelState state = Compile();
+  EXPECT_EQ(state.workloads.at(1002).flags & WEFT_WL_L7_INBOUND, 0u);
+  EXPECT_EQ(SaysOf(state, 2, "10.244.1.10", 80).says, WEFT_SAYS_ALLOW);
+  EXPECT_EQ(SaysOf(state, 2, "10.244.1.20", 80).says, 0u);  // not within the /28
+  pods_[1].addresses.push_back(Ip("fd00::20"));
+  state = Compile();
+  EXPECT_NE(state.workloads.at(1002).flags & WEFT_WL_L7_INBOUND, 0u);
+  EXPECT_EQ(DefaultOf(state, 2), 0u);
 }
 
 TEST_F(KernelSyncTest, AWorkloadThatTheControlPlaneDoesNotKnowIsClosed) {
   AddWorkload("redis", "redis", "10.244.1.20");
   Enrol("redis", 1);
   pods_[0].uid = "";
-  EXPECT_NE(Compile().workloads.at(1001).flags & WEFT_WL_DEFAULT_DENY, 0u);
+  for (const bpf::LayerState& layer : Compile().policy.subjects.at(1)) {
+    EXPECT_EQ(layer.says, WEFT_SAYS_DENY);
+  }
 }
 
 TEST_F(KernelSyncTest, AServiceIsL7ExactlyIfItsListenerHasAnHttpChain) {

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The permission: may this class reach that port of this subject. Pure: an answer is a bounded
+ * number of lookups, never a walk through rules, so its cost does not grow with them. The same
+ * header runs in the kernel programs, in the agent (`weft why`) and in tests/unit/bpf, each with
+ * lookups of its own. */
+#ifndef WEFT_BPF_POLICY_H
+#define WEFT_BPF_POLICY_H
+
+#include "bpf/address.h"
+
+/* The maps, as whoever includes this header reaches them. What an entry says in this epoch, 0:
+ * there is none; `out` is filled then as well, with nothing. */
+typedef int (*weft_find_says)(void *maps, const struct weft_policy_key *, __u64 epoch,
+			      struct weft_says *out);
+/* NULL: no entry. */
+typedef const struct weft_subject *(*weft_find_subject)(void *maps, __u32 workload);
+
+struct weft_question {
+	__u64 epoch;          /* read once per decision */
+	__u32 source_subject; /* workload of this node, or 0: nothing is asked of the source */
+	__u32 source_class;
+	__u32 destination_subject; /* likewise */
+	__u32 destination_class;
+	__u32 layers;  /* bit (1 << enum weft_layer): asked for */
+	__u16 port;    /* of the destination, host order; 0 without ports */
+	__u8 protocol; /* enum weft_protocol, not ANY */
+	__u8 pad;
+};
+
+struct weft_answer {
+	__u32 allowed;
+	__u32 layer; /* that denied */
+	__u32 rule;  /* that denied, or the last that allowed; 0: none was needed */
+	__u32 by_default;
+	__u32 audit; /* number of a dry-run policy that matched, 0: none */
+};
+
+/* Index of the version in force, -1: none yet. */
+static __always_inline int weft_in_force(const __u64 from[2], __u64 epoch)
+{
+	__u64 a = ((const volatile __u64 *)from)[0];
+	__u64 b = ((const volatile __u64 *)from)[1];
+
+	if (a > epoch)
+		return b > epoch ? -1 : 1;
+	return b > epoch || a > b ? 0 : 1;
+}
+
+/* What an entry says in this epoch; 0: nothing. `entry` may be NULL. */
+static __always_inline int weft_says_at(const struct weft_policy *entry, __u64 epoch,
+					struct weft_says *out)
+{
+	int version = entry ? weft_in_force(entry->from, epoch) : -1;
+
+	out->says = WEFT_SAYS_ABSENT;
+	out->rule = 0;
+	out->audit = 0;
+	if (version == 0)
+		*out = entry->v[0];
+	else if (version == 1)
+		*out = entry->v[1];
+	if (!(out->says & WEFT_SAYS_ABSENT))
+		return 1;
+	out->says = 0;
+	return 0;
+}
+
+static __always_inline __u32 weft_class_at(const struct weft_class *entry, __u64 epoch)
+{
+	int version = entry ? weft_in_force(entry->from, epoch) : -1;
+
+	if (version < 0)
+		return WEFT_CLASS_WORLD;
+	return version ? entry->number[1] : entry->number[0];
+}
+
+static __always_inline void weft_fill_key(struct weft_policy_key *key, __u32 class_number,
+					  __u16 port, __u8 protocol, int length)
+{
+	key->class_number = class_number;
+	key->port = length && length < WEFT_LENGTH_ANY
+			    ? (__u16)(port & (__u16)(0xffffu << (16 - length)))
+			    : 0;
+	key->length = length < WEFT_LENGTH_ANY ? length : 0;
+	key->protocol = length < WEFT_LENGTH_ANY ? protocol : (__u8)WEFT_PROTOCOL_ANY;
+}
+
+/* The i-th step of the search: longest prefix first, every protocol last. */
+static __always_inline int weft_length_at(int step)
+{
+	return step < WEFT_LENGTH_ANY ? 16 - step : WEFT_LENGTH_ANY;
+}
+
+/* One layer: the first entry of the class and the first of everybody say what their policies say;
+ * DENY wins, then ALLOW, then the default. */
+static __always_inline void weft_judge_layer(const struct weft_question *q, __u32 subject,
+					     __u32 class_number, __u32 layer,
+					     const struct weft_layer_state *state, void *maps,
+					     weft_find_says find, struct weft_answer *out)
+{
+	struct weft_says mine = {0}, others = {0};
+	struct weft_policy_key key = {0};
+	__u32 lengths = state->lengths;
+	int mine_found = 0, others_found = 0;
+	int step, length;
+
+	key.subject = subject;
+	key.layer = layer;
+	for (step = 0; step <= WEFT_LENGTH_ANY; ++step) {
+		length = weft_length_at(step);
+		if (!(lengths >> length & 1))
+			continue;
+		if (!mine_found) {
+			weft_fill_key(&key, class_number, q->port, q->protocol, length);
+			mine_found = find(maps, &key, q->epoch, &mine);
+		}
+		if (!others_found) {
+			weft_fill_key(&key, WEFT_CLASS_ANY, q->port, q->protocol, length);
+			others_found = find(maps, &key, q->epoch, &others);
+		}
+		if (mine_found && others_found)
+			break;
+	}
+	if (mine.says & WEFT_SAYS_AUDIT)
+		out->audit = mine.audit;
+	else if (others.says & WEFT_SAYS_AUDIT)
+		out->audit = others.audit;
+	out->layer = layer;
+	out->by_default = 0;
+	if ((mine.says | others.says) & WEFT_SAYS_DENY) {
+		out->allowed = 0;
+		out->rule = mine.says & WEFT_SAYS_DENY ? mine.rule : others.rule;
+	} else if ((mine.says | others.says) & WEFT_SAYS_ALLOW) {
+		out->allowed = 1;
+		out->rule = mine.says & WEFT_SAYS_ALLOW ? mine.rule : others.rule;
+	} else {
+		out->allowed = !!(state->says & WEFT_SAYS_ALLOW);
+		out->rule = state->rule;
+		out->by_default = 1;
+	}
+}
+
+/* All layers that are asked for; ends at the first that denies. A subject without an entry may do
+ * nothing: by default, rule 0. */
+static __always_inline void weft_judge(const struct weft_question *q, void *maps,
+				       weft_find_says find, weft_find_subject find_subject,
+				       struct weft_answer *out)
+{
+	__u32 layer;
+
+	out->allowed = 1;
+	out->layer = 0;
+	out->rule = 0;
+	out->by_default = 1;
+	out->audit = 0;
+	for (layer = 0; layer < WEFT_LAYERS; ++layer) {
+		int egress = layer == WEFT_LAYER_EGRESS;
+		__u32 workload = egress ? q->source_subject : q->destination_subject;
+		const struct weft_layer_state *state;
+		const struct weft_subject *subject;
+		int version;
+
+		if (!(q->layers >> layer & 1) || !workload ||
+		    (layer == WEFT_LAYER_AUTHORIZATION && q->protocol != WEFT_PROTOCOL_TCP))
+			continue;
+		subject = find_subject(maps, workload);
+		version = subject ? weft_in_force(subject->from, q->epoch) : -1;
+		if (version < 0) {
+			out->allowed = 0;
+			out->layer = layer;
+			out->rule = 0;
+			out->by_default = 1;
+			return;
+		}
+		state = version ? &subject->v[1][layer] : &subject->v[0][layer];
+		if (!state->says)
+			continue;
+		weft_judge_layer(q, workload, egress ? q->destination_class : q->source_class,
+				 layer, state, maps, find, out);
+		if (!out->allowed)
+			return;
+	}
+}
+
+#endif /* WEFT_BPF_POLICY_H */
