@@ -35,7 +35,7 @@ bpf::PolicyBlock BlockOf(const IpAddress& address, uint32_t own_family_length) {
 }
 
 bool Contains(const bpf::PolicyBlock& block, const IpAddress& ip) {
-  return Masked(ip, block.length) == block.address;
+  return Masked(ip, block.length) == block.address && block.address.is_v4() == ip.is_v4();
 }
 
 Classes::Classes(const model::Snapshot& snapshot, const std::vector<Subject>& subjects,
@@ -57,11 +57,15 @@ void Classes::IndexRules() {
       const bpf::PolicyBlock cidr = BlockOf(block.cidr.address, block.cidr.length);
       std::vector<bpf::PolicyBlock> holes;
       for (const auto& except : block.except) {
+        if (except.address.is_v4() != block.cidr.address.is_v4()) continue;
         holes.push_back(BlockOf(except.address, except.length));
       }
       if (std::ranges::any_of(holes, [&](const auto& hole) { return Contains(hole, cidr); })) {
         continue;  // nothing is left of it
       }
+      // IPv4 lives in ::ffff:0:0/96, which is not what ::/0 means.
+      const bpf::PolicyBlock all_v4 = BlockOf(*IpAddress::Parse("0.0.0.0"), 0);
+      if (cidr.length < all_v4.length && Contains(cidr, all_v4)) holes.push_back(all_v4);
       const auto number = static_cast<uint32_t>(rule_of_block_.size());
       rule_of_block_.push_back(i);
       nodes_[cidr].adds.push_back(number);

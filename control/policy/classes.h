@@ -58,6 +58,7 @@ class Classes final {
 
 // The network address, in 128 bits.
 bpf::PolicyBlock BlockOf(const IpAddress& address, uint32_t own_family_length);
+// Of the same family, too.
 bool Contains(const bpf::PolicyBlock& block, const IpAddress& ip);
 
 }  // namespace weft::rules
