@@ -202,10 +202,11 @@ std::vector<model::Authorization> TranslatePolicies(const ManifestSet& set,
                    ? Authorization::Scope::kGlobal
                    : Authorization::Scope::kNamespace;
     for (const AuthorizationPolicy::Rule& rule : from->rules) {
-      // Both clauses must hold; a rule without any holds always, which an empty group says.
+      // All clauses must hold; a rule without any holds always, which an empty group says.
       std::vector<std::vector<Authorization::Match>> group;
       if (!rule.from.empty()) group.push_back(rule.from);
       if (!rule.to.empty()) group.push_back(rule.to);
+      for (const Authorization::Match& condition : rule.when) group.push_back({condition});
       to.groups.push_back(std::move(group));
     }
     policies.push_back(std::move(to));

@@ -148,6 +148,7 @@ struct AuthorizationPolicy {
     // Empty: no such clause, anything matches. Fields of a Match that the clause does not name are
     // empty.
     std::vector<model::Authorization::Match> from, to;
+    std::vector<model::Authorization::Match> when;  // each must hold
   };
   std::vector<Rule> rules;
 };

@@ -161,6 +161,54 @@ void ReadClause(Fields& rule, const char* clause, const char* inner,
     rule.AddProblem(rule.PathOf(clause) + ": empty");
 }
 
+// A condition of `when` is a clause of its own: one of `values` and none of `notValues`.
+Match ReadCondition(Fields& fields, const std::string& namespace_name) {
+  Match match;
+  const std::string key = fields.RequiredText("key");
+  if (key == "source.principal") {
+    match.principals = ReadPrincipals(fields, "values");
+    match.not_principals = ReadPrincipals(fields, "notValues");
+  } else if (key == "source.namespace") {
+    match.namespaces = ReadPatterns(fields, "values");
+    match.not_namespaces = ReadPatterns(fields, "notValues");
+  } else if (key == "source.serviceAccount") {
+    match.service_accounts = ReadAccounts(fields, "values", namespace_name);
+    match.not_service_accounts = ReadAccounts(fields, "notValues", namespace_name);
+  } else if (key == "source.ip") {
+    match.source_ips = ReadBlocks(fields, "values");
+    match.not_source_ips = ReadBlocks(fields, "notValues");
+  } else if (key == "destination.ip") {
+    match.destination_ips = ReadBlocks(fields, "values");
+    match.not_destination_ips = ReadBlocks(fields, "notValues");
+  } else if (key == "destination.port") {
+    match.destination_ports = ReadPorts(fields, "values");
+    match.not_destination_ports = ReadPorts(fields, "notValues");
+  } else {
+    fields.Ignore({"values", "notValues"});
+    if (!key.empty()) {
+      fields.AddProblem(
+          absl::StrCat(fields.PathOf("key"), ": \"", key,
+                       "\" is not supported; supported are source.principal, source.namespace, "
+                       "source.serviceAccount, source.ip, destination.ip and destination.port"));
+    }
+  }
+  fields.Done();
+  return match;
+}
+
+void ReadConditions(Fields& rule, const std::string& namespace_name, std::vector<Match>* matches) {
+  const std::vector<const Yaml*> items = rule.List("when");
+  for (size_t i = 0; i < items.size(); ++i) {
+    const size_t before = rule.problems()->size();
+    Fields fields(*items[i], rule.file(), rule.PathOf("when", i), rule.problems());
+    Match match = ReadCondition(fields, namespace_name);
+    if (IsEmpty(match) && rule.problems()->size() == before) {
+      fields.AddProblem(fields.PathOf("values") + ": values or notValues are needed");
+    }
+    matches->push_back(std::move(match));
+  }
+}
+
 void ReadRules(Fields& spec, AuthorizationPolicy* policy) {
   const std::vector<const Yaml*> items = spec.List("rules");
   for (size_t i = 0; i < items.size(); ++i) {
@@ -168,7 +216,7 @@ void ReadRules(Fields& spec, AuthorizationPolicy* policy) {
     AuthorizationPolicy::Rule rule;
     ReadClause(fields, "from", "source", policy->meta.namespace_name, &rule.from);
     ReadClause(fields, "to", "operation", policy->meta.namespace_name, &rule.to);
-    fields.Refuse({"when"}, "conditions are not supported yet; from.source and to.operation only");
+    ReadConditions(fields, policy->meta.namespace_name, &rule.when);
     fields.Done();
     policy->rules.push_back(std::move(rule));
   }

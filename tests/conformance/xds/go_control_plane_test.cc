@@ -134,8 +134,8 @@ class GoControlPlaneTest : public testing::TestWithParam<Variant> {
     options.variant = GetParam();
     options.node_id = "node-1";
     options.wildcard_types = StandaloneTypes();
-    // This server would leave them unanswered for ever: they must be neither asked for nor waited
-    // for.
+    // In state of the world this server would leave them unanswered for ever: they must be neither
+    // asked for nor waited for.
     options.policy_types = PolicyTypes();
     options.backoff_base = options.backoff_cap = milliseconds(20);
     options.connect = [this] { return Connect(); };

@@ -286,7 +286,14 @@ INSTANTIATE_TEST_SUITE_P(
     Policies, RefusalTest,
     ::testing::Values(
         Refusal{"When", Policy("spec:\n  rules:\n    - when: [{key: source.ip}]\n"),
-                "f.yaml:6: spec.rules[0].when: conditions are not supported yet"},
+                "f.yaml:6: spec.rules[0].when[0].values: values or notValues are needed"},
+        Refusal{
+            "WhenL7",
+            Policy("spec:\n  rules:\n    - when: [{key: \"request.headers[a]\", values: [b]}]\n"),
+            "f.yaml:6: spec.rules[0].when[0].key: \"request.headers[a]\" is not supported"},
+        Refusal{"WhenPort",
+                Policy("spec:\n  rules:\n    - when: [{key: destination.port, values: [web]}]\n"),
+                "f.yaml:6: spec.rules[0].when[0].values: \"web\" is no port number"},
         Refusal{
             "Methods",
             Policy(

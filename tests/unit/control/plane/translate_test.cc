@@ -556,6 +556,29 @@ TEST(Translate, PoliciesDecideAsWritten) {
                   "  rules: [{from: [{source: {ipBlocks: [10.1.0.0/16]}}], to: [{operation: "
                   "{ports: [\"80\"]}}]}]\n"),
        kClient, 81, false, false},
+      // Conditions: each must hold; one of its values, none of its notValues.
+      {PolicyYaml("p", "demo",
+                  "  rules: [{when: [{key: source.namespace, values: [demo, x]}, {key: "
+                  "destination.port, values: [\"80\"]}]}]\n"),
+       kClient, 80, true, true},
+      {PolicyYaml("p", "demo",
+                  "  rules: [{when: [{key: source.namespace, values: [demo, x]}, {key: "
+                  "destination.port, values: [\"80\"]}]}]\n"),
+       kClient, 81, false, false},
+      {PolicyYaml("p", "demo",
+                  "  rules: [{when: [{key: source.principal, values: [\"*\"], notValues: "
+                  "[\"*/sa/client\"]}]}]\n"),
+       kClient, 80, false, false},
+      {PolicyYaml("p", "demo",
+                  "  rules: [{from: [{source: {namespaces: [demo]}}], when: [{key: destination.ip, "
+                  "notValues: [10.1.0.2/32]}]}]\n"),
+       kClient, 80, true, false},
+      {PolicyYaml("p", "demo",
+                  "  rules: [{when: [{key: source.serviceAccount, values: "
+                  "[client]}]}]\n"),
+       kClient, 80, true, true},
+      {PolicyYaml("p", "demo", "  rules: [{when: [{key: source.ip, values: [192.0.2.0/24]}]}]\n"),
+       kClient, 80, false, false},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.policies + c.source + ":" + std::to_string(c.port));
