@@ -34,9 +34,9 @@
 	     peer */
 #define WEFT_SO_ORIGINAL 2 /* get, on a connection accepted at 15001: struct weft_original */
 
-#define WEFT_SO_PERMIT                                                                            \
-	3 /* get, on a socket stamped with a workload: struct weft_permit, whether the workload's \
-	     egress policy allows `destination` */
+#define WEFT_SO_PERMIT                                                                         \
+	3 /* set, on a socket stamped with a workload: struct weft_addr. EPERM: the workload's \
+	     egress policy does not allow that destination (an event says why) */
 
 struct weft_addr {
 	__u8 ip[16];
@@ -59,15 +59,6 @@ struct weft_original {
 				    proxy chooses */
 };
 WEFT_SIZE(struct weft_original, 40);
-
-/* In: destination. Out: the rest. */
-struct weft_permit {
-	struct weft_addr destination;
-	__u32 allowed;
-	__u32 rule;
-	__u32 by_default;
-};
-WEFT_SIZE(struct weft_permit, 32);
 
 enum weft_role {
 	WEFT_ROLE_NONE = 0,

@@ -7,7 +7,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#include "bpf/address.h"
+#include "bpf/event.h"
 #include "bpf/judge.h"
 
 #define WEFT_SOL_IP          0
@@ -116,40 +116,18 @@ static __always_inline int weft_get_original6(struct bpf_sockopt *ctx, const str
 	return weft_answered(ctx, sizeof(*out));
 }
 
-/* Asked by the proxy for each stream of a tunnel, whose own connect() says nothing of ports. */
-static __always_inline int weft_get_permit(struct bpf_sockopt *ctx, const struct weft_sock *st)
-{
-	struct weft_permit *out = ctx->optval;
-	struct weft_ends_of ends = {};
-	struct weft_answer answer = {};
-
-	if ((void *)(out + 1) > ctx->optval_end || !st->workload)
-		return 1;
-	ends.layers = 1u << WEFT_LAYER_EGRESS;
-	ends.source_subject = st->workload;
-	ends.destination = out->destination;
-	ends.protocol = WEFT_PROTOCOL_TCP;
-	out->allowed = weft_permit(&ends, &answer);
-	out->rule = answer.rule;
-	out->by_default = answer.by_default;
-	return weft_answered(ctx, sizeof(*out));
-}
-
 SEC("cgroup/getsockopt")
 int weft_getsockopt(struct bpf_sockopt *ctx)
 {
-	int permit = ctx->level == WEFT_SOL && ctx->optname == WEFT_SO_PERMIT;
 	int ours = ctx->level == WEFT_SOL && ctx->optname == WEFT_SO_ORIGINAL;
 	int plain = (ctx->level == WEFT_SOL_IP || ctx->level == WEFT_SOL_IPV6) &&
 		    ctx->optname == WEFT_SO_ORIGINAL_DST;
 	struct bpf_sock *sk = ctx->sk;
 	struct weft_sock *st;
 
-	if ((!ours && !plain && !permit) || !sk)
+	if ((!ours && !plain) || !sk)
 		return 1;
 	st = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
-	if (permit)
-		return st ? weft_get_permit(ctx, st) : 1;
 	if (!st || st->role != WEFT_ROLE_LISTENER || weft_ip_is_zero(st->peer.ip))
 		return 1; /* the kernel's own answer: ENOPROTOOPT or ENOENT */
 	if (ours)
@@ -159,6 +137,34 @@ int weft_getsockopt(struct bpf_sockopt *ctx)
 	return weft_get_original6(ctx, st);
 }
 
+/* Asked by the proxy for each stream of a tunnel, whose own connect() says nothing of ports. 0:
+ * EPERM. */
+static __always_inline int weft_ask_permit(struct bpf_sockopt *ctx, const struct weft_sock *st,
+					   const struct weft_addr *destination)
+{
+	struct weft_ends_of ends = {};
+	struct weft_answer answer = {};
+	struct weft_event *event;
+
+	ends.layers = 1u << WEFT_LAYER_EGRESS;
+	ends.source_subject = st->workload;
+	ends.destination = *destination;
+	ends.protocol = WEFT_PROTOCOL_TCP;
+	ctx->optlen = -1; /* done, the kernel has nothing to add */
+	if (weft_permit(&ends, &answer))
+		return 1;
+	event = weft_event_new(WEFT_EVENT_CONNECT, answer.by_default ? WEFT_R_POLICY_DEFAULT_DENIED
+								     : WEFT_R_POLICY_DENIED);
+	if (event) {
+		event->netns_cookie = bpf_get_netns_cookie(ctx);
+		event->source_workload = st->workload;
+		event->rule = answer.rule;
+		event->destination = ends.destination;
+		weft_event_submit(event);
+	}
+	return 0;
+}
+
 SEC("cgroup/setsockopt")
 int weft_setsockopt(struct bpf_sockopt *ctx)
 {
@@ -166,9 +172,15 @@ int weft_setsockopt(struct bpf_sockopt *ctx)
 	struct bpf_sock *sk = ctx->sk;
 	struct weft_sock *st;
 
-	if (ctx->level != WEFT_SOL || ctx->optname != WEFT_SO_CLIENT || !sk)
+	if (ctx->level != WEFT_SOL || !sk ||
+	    (ctx->optname != WEFT_SO_CLIENT && ctx->optname != WEFT_SO_PERMIT))
 		return 1;
 	st = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
+	if (ctx->optname == WEFT_SO_PERMIT) {
+		if (!st || !st->workload || (void *)(client + 1) > ctx->optval_end)
+			return 1;
+		return weft_ask_permit(ctx, st, client);
+	}
 	if (!st || st->role != WEFT_ROLE_TO_APP)
 		return 1; /* not ours: the kernel answers ENOPROTOOPT */
 	if ((void *)(client + 1) > ctx->optval_end)
