@@ -57,24 +57,23 @@ TEST_P(Alone, SendsNoPlaintextToAMarkedEndpoint) {
   endpoints.endpoints[0].in_mesh = true;
   model::Route route;
   model::Forward forward;
-  forward.clusters.push_back({.cluster = "web"});
+  forward.clusters.push_back({.cluster = "web", .weight = 1});
   route.action = forward;
   model::RouteConfiguration routes{
       .name = "routes", .virtual_hosts = {{.name = "all", .domains = {"*"}, .routes = {route}}}};
-  Put(EdsCluster("web"), endpoints, HttpListener("web", "routes"), routes,
-      TcpListener("tcp", "web"));
+  Put(EdsCluster("web"), endpoints, HttpListener("web", "routes"), routes);
   StartAlone();
   ASSERT_TRUE(Ready());
   std::string answer = HttpGet(Bound("web"), "/");
   EXPECT_TRUE(answer.starts_with("HTTP/1.1 503 ")) << answer;
   EXPECT_NE(answer.find("x-weft-reason: plaintext_refused\r\n"), std::string::npos) << answer;
-  EXPECT_EQ(Read(*Dial(Bound("tcp")), 1).front(), '<');
   EXPECT_TRUE(app.accepted.empty());
   // Without the mark it is an endpoint as any other.
   Put(EndpointsOf("web", {app.address()}));
-  std::unique_ptr<net::Stream> client;
+  std::vector<std::unique_ptr<net::Stream>> clients;
   EXPECT_TRUE(RunUntil([&] {
-    client = Dial(Bound("tcp"));
+    clients.push_back(Dial(Bound("web")));
+    Write(*clients.back(), "GET / HTTP/1.1\r\nHost: web\r\n\r\n");
     return RunUntil([&] { return !app.accepted.empty(); }, 1s);
   }));
 }
