@@ -228,7 +228,7 @@ failed:
 	return TC_ACT_SHOT;
 }
 
-SEC("tc")
+SEC("tcx/ingress")
 int weft_lb_tc(struct __sk_buff *ctx)
 {
 	__u8 *data = (__u8 *)(long)ctx->data, *end = (__u8 *)(long)ctx->data_end;

@@ -12,8 +12,8 @@
 
 #define WEFT_LB_ABI 1
 
-#define WEFT_LB_VIPS       1024  /* entry 0 is none: flow keys are never 0 */
-#define WEFT_LB_SLOTS      8192  /* a quarter full at most: a VIP and its address take one each */
+#define WEFT_LB_VIPS       2048  /* a VIP takes one, its address another; entry 0 is none */
+#define WEFT_LB_SLOTS      16384 /* an eighth full at most */
 #define WEFT_LB_PROBES     16    /* slots looked at before a lookup gives up */
 #define WEFT_LB_BACKENDS   16384 /* 14 bits of a flow's value; entry 0 is none */
 #define WEFT_LB_WAYS       5     /* flows in a bucket */

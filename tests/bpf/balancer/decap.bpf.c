@@ -12,7 +12,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 __u64 decap_count[8]; /* bit 0: outer IPv6, bit 1: GUE, bit 2: inner IPv6 */
 
-SEC("tc")
+SEC("tcx/ingress")
 int test_decap(struct __sk_buff *ctx)
 {
 	__u8 *data = (__u8 *)(long)ctx->data, *end = (__u8 *)(long)ctx->data_end;
