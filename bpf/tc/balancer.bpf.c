@@ -238,6 +238,10 @@ int weft_lb_tc(struct __sk_buff *ctx)
 	struct weft_lb_eth *eth;
 	__u16 own[3];
 
+	if (ctx->vlan_present) { /* the tag is no longer in the frame, but it is there */
+		weft_lb_count(WEFT_LB_PASS_NOT_IP);
+		return TC_ACT_OK;
+	}
 	if (data + wanted > end) {
 		if (bpf_skb_pull_data(ctx, wanted))
 			return TC_ACT_OK;

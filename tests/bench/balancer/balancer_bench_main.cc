@@ -95,13 +95,12 @@ struct Figure {
 
 class Harness {
  public:
-  Harness();
+  explicit Harness(bool tc);
   bench_harness& state() { return *state_; }
   // Runs the wrapper around `program` so often; the verdict of the last run must be `verdict`.
   double Run(int program, uint32_t repeat, uint32_t verdict);
   // Net of the empty wrapper, both measured in turns.
   Figure Measure(int program, uint64_t flows, uint32_t verdict, bool warm);
-  int empty() const { return empty_; }
 
  private:
   bpf_object* object_ = nullptr;
@@ -109,15 +108,19 @@ class Harness {
   int wrapper_ = -1;
   int empty_ = -1;
   int jump_ = -1;
+  uint32_t empty_verdict_ = 3;
 };
 
-Harness::Harness() {
+Harness::Harness(bool tc) {
   object_ = bpf_object__open_mem(
       weft_bpf_harness, static_cast<size_t>(weft_bpf_harness_end - weft_bpf_harness), nullptr);
   if (object_ == nullptr || bpf_object__load(object_) != 0) Fail("the harness does not load");
-  wrapper_ = bpf_program__fd(bpf_object__find_program_by_name(object_, "bench_wrapper"));
-  empty_ = bpf_program__fd(bpf_object__find_program_by_name(object_, "bench_empty"));
-  jump_ = bpf_object__find_map_fd_by_name(object_, "jump");
+  wrapper_ = bpf_program__fd(
+      bpf_object__find_program_by_name(object_, tc ? "bench_wrapper_tc" : "bench_wrapper"));
+  empty_ = bpf_program__fd(
+      bpf_object__find_program_by_name(object_, tc ? "bench_empty_tc" : "bench_empty"));
+  jump_ = bpf_object__find_map_fd_by_name(object_, tc ? "jump_tc" : "jump");
+  if (tc) empty_verdict_ = 7;
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, object_) {
     size_t size = 0;
@@ -154,7 +157,7 @@ Figure Harness::Measure(int program, uint64_t flows, uint32_t verdict, bool warm
   std::vector<double> without;
   for (int i = 0; i < kRuns; ++i) {
     with.push_back(Run(program, kRepeat, verdict));
-    without.push_back(Run(empty_, kRepeat, 3));
+    without.push_back(Run(empty_, kRepeat, empty_verdict_));
   }
   std::sort(with.begin(), with.end());
   std::sort(without.begin(), without.end());
@@ -202,6 +205,19 @@ void Nanoseconds(Harness& harness, Balancer& balancer) {
   const SocketAddress vip6 = VipOf(7, 1, Encapsulation::kIpip, true).address;
   measure("IPv6 in IPv6, 1 flow", vip6, kAck, 1, 3, true, 0, 0);
   measure("IPv6 in IPv6, 500 000 flows", vip6, kAck, 500'000, 3, true, 0, 0);
+}
+
+void NanosecondsTc(Balancer& balancer) {
+  Harness harness(true);
+  const int tc = balancer.ProgramFd(BalancerHook::kTc);
+  const SocketAddress vip = VipOf(7, 1, Encapsulation::kIpip, false).address;
+  printf("tc entry; the room that the wrapper takes back is in the figures\n");
+  balancer.ForgetFlows();
+  FillFrame(harness.state(), vip, 0x10);
+  Print("established, 1 flow", harness.Measure(tc, 1, 7, true), 0, 0);
+  Print("established, 500 000 flows", harness.Measure(tc, 500'000, 7, true), 0, 0);
+  FillFrame(harness.state(), {Ip("198.51.100.1"), 80}, 0x10);
+  Print("not a VIP", harness.Measure(tc, 1, 0, true), 0, 0);
 }
 
 // Where a flow's packet goes: the outer IPv4 destination.
@@ -291,7 +307,7 @@ int Main() {
   CPU_ZERO(&cpus);
   CPU_SET(kCpu, &cpus);
   if (sched_setaffinity(0, sizeof cpus, &cpus) != 0) Fail("cannot bind to CPU 1");
-  Harness harness;
+  Harness harness(false);
   std::unique_ptr<Balancer> balancer;
   // 655 360 places for IPv4 flows on each CPU (the default), then twice as many.
   for (const uint32_t flow_bits : {17, 18}) {
@@ -304,6 +320,7 @@ int Main() {
            kBackends);
     Nanoseconds(harness, *balancer);
   }
+  NanosecondsTc(*balancer);
   Disruption(*balancer);
   Updates(*balancer);
   const BalancerMemory memory = balancer->Memory();
