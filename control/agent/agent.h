@@ -22,6 +22,7 @@
 #include "control/agent/kernel_sync.h"
 #include "control/agent/kernel_writer.h"
 #include "control/agent/options.h"
+#include "control/agent/why.h"
 #include "control/agent/workload_entry.h"
 #include "control/bpf/loader.h"
 #include "proxy/ipc/local_http.h"
@@ -124,6 +125,10 @@ class Agent final {
   // api.cc
   absl::Status StartApi();
   void HandleApi(ipc::LocalRequest request, ipc::Responder responder);
+  // why.cc
+  absl::StatusOr<std::string> ExplainWhy(const WhyRequest& request);
+  // api.cc
+  void AnswerWhy(const ipc::LocalRequest& request, const ipc::Responder& responder);
   Task<void> AnswerStatus(ipc::Responder responder);
   std::string StatusJson(const std::string& of_proxy);
   std::string NotReadyBecause();

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Agent: agent.sock, the interface of the CLI. GET /status, /healthz, /events[?follow=1]; POST
-// /workloads, /splice?on=true|false; DELETE /workloads?name=NAMESPACE/NAME.
+// Agent: agent.sock, the interface of the CLI. GET /status, /healthz, /events[?follow=1],
+// /why?source=S&destination=D[&port=P][&protocol=tcp]; POST /workloads, /splice?on=true|false; DELETE /workloads?name=NAMESPACE/NAME.
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "control/agent/agent.h"
@@ -152,6 +153,21 @@ std::string Agent::NotReadyBecause() {
   return "";
 }
 
+void Agent::AnswerWhy(const ipc::LocalRequest& request, const ipc::Responder& responder) {
+  WhyRequest why{.source = QueryValue(request.query, "source"),
+                 .destination = QueryValue(request.query, "destination")};
+  const std::string protocol = QueryValue(request.query, "protocol");
+  const std::string port = QueryValue(request.query, "port");
+  if (!protocol.empty()) why.protocol = protocol;
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), why.port);
+  if (!port.empty() && (error != std::errc() || end != port.data() + port.size())) {
+    return Answer(responder, absl::InvalidArgumentError("port: 0 to 65535, not " + port));
+  }
+  auto text = ExplainWhy(why);
+  if (!text.ok()) return Answer(responder, text.status());
+  responder.Send(200, "application/json", *std::move(text));
+}
+
 void Agent::HandleApi(ipc::LocalRequest request, ipc::Responder responder) {
   const bool get = request.method == "GET";
   const bool post = request.method == "POST";
@@ -163,6 +179,8 @@ void Agent::HandleApi(ipc::LocalRequest request, ipc::Responder responder) {
   } else if (get && request.path == "/events") {
     const std::string follow = QueryValue(request.query, "follow");
     events_.Serve(std::move(responder), follow == "1" || follow == "true");
+  } else if (get && request.path == "/why") {
+    AnswerWhy(request, responder);
   } else if (post && request.path == "/workloads") {
     auto entry = ParseWorkloadEntry(request.body, "request");
     Answer(responder, entry.ok() ? Enrol(*entry, "") : entry.status());
@@ -233,6 +251,11 @@ std::string Agent::StatusJson(const std::string& of_proxy) {
               {"kernel_adopted", kernel_->adopted()},
               {"kernel_error", kernel_error_},
               {"kernel_updates", writer_->updates()},
+              {"policy",
+               {{"entries", writer_->written_policy_entries()},
+                {"touched", kernel_->policy_touched()},
+                {"closed", writer_->closed().size()},
+                {"cut_connections", cut_connections_}}},
               {"xds", XdsJson(source_->status(),
                               certificates_ ? options_.control : options_.xds_plaintext)},
               {"workloads", std::move(workloads)},

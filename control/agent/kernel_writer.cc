@@ -44,6 +44,7 @@ void KernelWriter::WritePolicy(const KernelState& want, absl::Status* first) {
   updates_ += report.touched;
   if (!report.status.ok() && first->ok()) *first = report.status;
   closed_ = report.closed;
+  policy_entries_ = want.policy.entries.size();
   changed_.insert(report.changed.begin(), report.changed.end());
 }
 

@@ -28,6 +28,7 @@ class KernelWriter final {
   std::set<uint32_t> TakeChanged();
   // Workloads that deny everything because a map of policy is full.
   const std::set<uint32_t>& closed() const { return closed_; }
+  size_t written_policy_entries() const { return policy_entries_; }
 
  private:
   void RemoveStrangers(const KernelState& want, absl::Status* first);
@@ -39,6 +40,7 @@ class KernelWriter final {
   bpf::Kernel& kernel_;
   KernelState have_;
   std::set<uint32_t> changed_, closed_;
+  size_t policy_entries_ = 0;
   bool started_ = false;
   uint64_t updates_ = 0;
 };

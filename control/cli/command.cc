@@ -23,6 +23,7 @@ constexpr Flag kFlags[] = {
     {"follow", &Options::follow, nullptr},   {"keep", &Options::keep, nullptr},
     {"down", &Options::down, nullptr},       {"help", &Options::help, nullptr},
     {"bin-dir", nullptr, &Options::bin_dir}, {"manifests", nullptr, &Options::manifests},
+    {"protocol", nullptr, &Options::protocol},
 };
 
 const Flag* FindFlag(std::string_view name) {
@@ -58,6 +59,10 @@ absl::StatusOr<Options> ParseOptions(const Command& command, std::span<char* con
     const std::string_view name = argument.starts_with("--") ? argument.substr(2, equals - 2) : "";
     const Flag* flag = FindFlag(name);
     const bool taken = name == "help" || std::ranges::count(command.flags, name) > 0;
+    if (!argument.starts_with("-") && options.words.size() < command.max_words) {
+      options.words.emplace_back(argument);
+      continue;
+    }
     if (flag == nullptr || !taken) {
       return absl::InvalidArgumentError("unknown argument " + std::string(argument));
     }

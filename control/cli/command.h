@@ -24,8 +24,10 @@ struct Options {
   bool keep = false;
   bool down = false;
   bool help = false;
-  std::string bin_dir;    // --bin-dir; empty: where `weft` itself is
-  std::string manifests;  // --manifests
+  std::string bin_dir;             // --bin-dir; empty: where `weft` itself is
+  std::string manifests;           // --manifests
+  std::string protocol;            // --protocol
+  std::vector<std::string> words;  // arguments that are no flags
 };
 
 // A subcommand, with the flags it takes (without dashes).
@@ -35,11 +37,13 @@ struct Command {
   std::string_view help;  // shown by --help
   std::vector<std::string_view> flags;
   int (*run)(const Options& options);
+  size_t max_words = 0;  // arguments that are no flags
 };
 
 int RunCheck(const Options& options);
 int RunStatus(const Options& options);
 int RunEvents(const Options& options);
+int RunWhy(const Options& options);
 int RunDemo(const Options& options);
 
 // Parses the arguments after the subcommand's name. The error is one line for people.

@@ -47,6 +47,17 @@ const Command kCommands[] = {
      "interrupted (one agent: name it if there are several).\n",
      {"node", "follow", "json"},
      weft::cli::RunEvents},
+    {"why",
+     "whether a connection is allowed, by which rule of which policy, and which way it goes",
+     "usage: weft why SRC DST [PORT] [--protocol tcp|udp|sctp|icmp] [--node NAME] [-o text|json]\n"
+     "\nSRC and DST are NAMESPACE/NAME of a workload, or an address; DST may also be a service\n"
+     "(NAMESPACE/HOSTNAME or its VIP, with its PORT). Asks the kernel's maps, layer by layer: "
+     "each\n"
+     "must allow. Of two ends on two nodes each node answers for its own.\n"
+     "exit code: 0 allowed, 2 denied, 1 nobody here knows them\n",
+     {"node", "json", "protocol"},
+     weft::cli::RunWhy,
+     3},
 };
 
 void PrintUsage(FILE* to) {

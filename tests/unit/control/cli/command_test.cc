@@ -27,6 +27,20 @@ TEST(ParseOptions, TakesItsFlags) {
   EXPECT_FALSE(Parse({"-o", "text"})->json);
 }
 
+TEST(ParseOptions, TakesAsManyWordsAsTheCommandHas) {
+  const Command why{"why", "", "", {"json", "protocol"}, nullptr, 2};
+  std::vector<std::string> arguments = {"a", "--json", "b", "--protocol", "udp"};
+  std::vector<char*> argv;
+  for (std::string& a : arguments) argv.push_back(a.data());
+  auto options = ParseOptions(why, argv);
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_THAT(options->words, testing::ElementsAre("a", "b"));
+  EXPECT_EQ(options->protocol, "udp");
+  std::string third = "c";
+  argv.push_back(third.data());
+  EXPECT_FALSE(ParseOptions(why, argv).ok());
+}
+
 TEST(ParseOptions, RefusesTheOthersByName) {
   for (const auto& [arguments, says] :
        std::vector<std::pair<std::vector<std::string>, std::string>>{
