@@ -131,7 +131,8 @@ json Explainer::ByTheProxy(const End& source, const End& destination, uint16_t p
   out["active"] = !applicable.policies.empty() || !applicable.unknown_reference.empty();
   out["allowed"] = decision.allowed;
   out["by_default"] = decision.by_default;
-  out["rule"] = decision.policy;
+  out["rule"] =
+      decision.allowed || !decision.by_default ? decision.policy : rules::DefaultText(applicable);
   *allowed = *allowed && decision.allowed;
   return out;
 }

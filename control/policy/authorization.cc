@@ -52,16 +52,6 @@ class Judge {
   std::vector<Authorization> trials_;  // dry-run policies, as if they counted
 };
 
-// What an event shall name where the default denies.
-std::string DefaultText(const Applicable& applicable) {
-  std::string text;
-  for (const Authorization* policy : applicable.policies) {
-    if (policy->dry_run || policy->action != Action::kAllow) continue;
-    text += (text.empty() ? "" : ",") + policy->Key();
-  }
-  return text + " (ALLOW, not matched)";
-}
-
 std::set<uint16_t> PortsOf(const Applicable& applicable) {
   std::set<uint16_t> ports;
   const auto note = [&](const std::vector<uint32_t>& list) {
@@ -84,6 +74,15 @@ uint16_t OtherPort(const std::set<uint16_t>& ports) {
 }
 
 }  // namespace
+
+std::string DefaultText(const Applicable& applicable) {
+  std::string text;
+  for (const Authorization* policy : applicable.policies) {
+    if (policy->dry_run || policy->action != Action::kAllow) continue;
+    text += (text.empty() ? "" : ",") + policy->Key();
+  }
+  return text + " (ALLOW, not matched)";
+}
 
 Applicable ApplicableTo(const model::Snapshot& snapshot, const model::Workload& workload) {
   Applicable out;

@@ -47,6 +47,8 @@ struct Applicable {
   std::string unknown_reference;  // a policy that the workload names and nobody knows: deny
 };
 Applicable ApplicableTo(const model::Snapshot& snapshot, const model::Workload& workload);
+// What is named where the default denies: the ALLOW policies, none of which matched.
+std::string DefaultText(const Applicable& applicable);
 
 // Port ranges as prefixes: the fewest (prefix, length) that cover first..last.
 struct PortPrefix {

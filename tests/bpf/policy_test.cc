@@ -12,7 +12,10 @@
 #include <cstdio>
 #include <thread>
 
+#include <bpf/bpf.h>
+
 #include "control/bpf/address.h"
+#include "control/bpf/pins.h"
 #include "control/policy/compile.h"
 #include "tests/bpf/testbed.h"
 
@@ -406,6 +409,51 @@ TEST_F(PolicyTest, AFullMapClosesTheSubjectAndRecovers) {
   EXPECT_TRUE(again.status.ok()) << again.status;
   EXPECT_TRUE(again.closed.empty());
   EXPECT_EQ(TryConnect(client_pod_, server_pod_.At(kPort)), 0);
+}
+
+// An agent that dies between writing a change and storing its epoch leaves versions that are not in
+// force; the next agent's change, which has that same epoch, must not bring them in force.
+TEST_F(PolicyTest, WhatADeadAgentHadNotFinishedIsVoid) {
+  NetworkPolicy& policy = AddPolicy("in", server_pod_);
+  policy.isolates_ingress = true;
+  policy.ingress = {{.index = 0, .workloads = {Uid(client_pod_)}, .ports = {Tcp(kPort, kPort)}}};
+  Apply();
+  const auto paths = PathsOf(node_.config().bpffs_root, node_.config().node);
+  ASSERT_TRUE(paths.ok());
+  auto entries = OpenPinnedMap(*paths, "weft_policy");
+  auto epoch_map = OpenPinnedMap(*paths, "weft_epoch");
+  ASSERT_TRUE(entries.ok() && epoch_map.ok());
+  const uint32_t zero = 0;
+  uint64_t epoch = 0;
+  ASSERT_EQ(bpf_map_lookup_elem(epoch_map->get(), &zero, &epoch), 0);
+  // Half of a change: the entry in force shall go, and one for the other pod is new.
+  weft_policy_key key{}, added{};
+  ASSERT_EQ(bpf_map_get_next_key(entries->get(), nullptr, &key), 0);
+  weft_policy value{};
+  ASSERT_EQ(bpf_map_lookup_elem(entries->get(), &key, &value), 0);
+  const int spare = value.from[0] <= epoch ? 1 : 0;
+  value.from[spare] = epoch + 1;
+  value.v[spare] = {WEFT_SAYS_ABSENT, 0, 0};
+  ASSERT_EQ(bpf_map_update_elem(entries->get(), &key, &value, BPF_ANY), 0);
+  added = key;
+  added.class_number = Compiled().classes.at(other_pod_.v4);
+  value = {.from = {epoch + 1, WEFT_NEVER}};
+  value.v[0] = {WEFT_SAYS_ALLOW, 1, 0};
+  ASSERT_EQ(bpf_map_update_elem(entries->get(), &added, &value, BPF_ANY), 0);
+
+  auto next = Kernel::Open(node_.config());
+  ASSERT_TRUE(next.ok()) << next.status();
+  const auto check = [&] {
+    EXPECT_EQ(TryConnect(client_pod_, server_pod_.At(kPort)), 0);
+    EXPECT_EQ(TryConnect(other_pod_, server_pod_.At(kPort)), EPERM);
+  };
+  check();
+  AddPolicy("unrelated", other_pod_).isolates_ingress = true;
+  EXPECT_TRUE((*next)->ApplyPolicy(Compiled()).status.ok());
+  check();
+  uint64_t now = 0;
+  ASSERT_EQ(bpf_map_lookup_elem(epoch_map->get(), &zero, &now), 0);
+  EXPECT_EQ(now, epoch + 1);
 }
 
 double MedianConnectUs(const std::function<void()>& connect, int times) {
