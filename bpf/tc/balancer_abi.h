@@ -25,9 +25,10 @@
 #define WEFT_LB_SLOT_GONE 1ull /* removed; a search goes on. Tag 0: matches nothing */
 
 enum weft_lb_vip_flag {
-	WEFT_LB_VIP_ADDRESS = 1, /* stands for an address (port and protocol 0): no ring */
-	WEFT_LB_VIP_QUIC = 2,    /* connection ids name the backend */
-	WEFT_LB_VIP_AFFINITY = 4 /* the client's port does not count when a backend is picked */
+	WEFT_LB_VIP_ADDRESS = 1,  /* stands for an address (port and protocol 0): no ring */
+	WEFT_LB_VIP_QUIC = 2,     /* connection ids name the backend */
+	WEFT_LB_VIP_AFFINITY = 4, /* the client's port does not count when a backend is picked */
+	WEFT_LB_VIP_CHANGED = 8   /* the ring is not the first one: flows may be elsewhere */
 };
 
 /* Addresses are two words in network order as they lie in memory; IPv4 mapped (::ffff:a.b.c.d). */

@@ -181,6 +181,84 @@ static __always_inline int weft_lb_enters(__u32 way, __u32 backend, __u32 kind)
  * cannot know which one it is: a zero that it must take for anything. */
 #define WEFT_LB_FORGET(way, bucket) (((way) | (bucket)->zero) & 7)
 
+struct weft_lb_search {
+	__u64 src_hi, src_lo, hash;
+	__u32 rest; /* client port << 16 | VIP */
+	__u32 v6;
+	__u32 backend;
+};
+
+static __always_inline int weft_lb_found(struct weft_lb_search *search, __u32 value)
+{
+	__u32 backend = weft_lb_value_backend(value);
+
+	if (weft_lb_backend_of(backend)->state == WEFT_LB_GONE ||
+	    weft_lb_expired(value, weft_lb_now(), &weft_lb.config))
+		return 0;
+	search->backend = backend;
+	return 1;
+}
+
+static long weft_lb_search_cpu(__u64 cpu, void *context)
+{
+	struct weft_lb_search *search = context;
+	__u32 low = (__u32)search->hash, way;
+
+	if (search->v6) {
+		__u32 index = ((__u32)cpu << cfg_flow6_bits) | (low & ((1u << cfg_flow6_bits) - 1));
+		struct weft_lb_bucket6 *bucket = bpf_map_lookup_elem(&weft_lb_flows6, &index);
+
+		if (!bucket)
+			return 1;
+		way = WEFT_LB_FORGET(
+			weft_lb_find6(bucket, search->src_hi, search->src_lo, search->rest),
+			bucket);
+		return way < WEFT_LB_WAYS && weft_lb_found(search, bucket->value[way]);
+	} else {
+		__u32 index = ((__u32)cpu << cfg_flow4_bits) | (low & ((1u << cfg_flow4_bits) - 1));
+		struct weft_lb_bucket4 *bucket = bpf_map_lookup_elem(&weft_lb_flows4, &index);
+
+		if (!bucket)
+			return 1;
+		way = WEFT_LB_FORGET(weft_lb_find4(bucket, search->src_lo << 32 | search->rest),
+				     bucket);
+		return way < WEFT_LB_WAYS && weft_lb_found(search, bucket->value[way]);
+	}
+}
+
+WEFT_LB_COLD __u32 weft_lb_search_all(struct weft_lb_search *search)
+{
+	bpf_loop(cfg_cpus, weft_lb_search_cpu, search, 0);
+	return search->backend;
+}
+
+/* The backend of a flow that any CPU knows, 0 if none does. */
+static __always_inline __u32 weft_lb_search(const struct weft_lb_packet *packet, __u32 vip,
+					    __u64 hash)
+{
+	struct weft_lb_search search = {
+		.src_hi = packet->src_hi,
+		.src_lo = packet->src_lo,
+		.hash = hash,
+		.rest = (__u32)packet->src_port_be << 16 | vip,
+		.v6 = packet->v6,
+	};
+
+	return weft_lb_search_all(&search);
+}
+
+/* A packet within a flow that this CPU does not know may belong to one that another CPU does: the
+ * NIC's spreading was changed, or a sender of this node moved. Where the VIP never changed, the
+ * ring says the same and nobody need be asked. 0: pick. */
+static __always_inline __u32 weft_lb_adopt(const struct weft_lb_packet *packet, __u32 vip,
+					   __u64 hash)
+{
+	if (packet->kind == WEFT_LB_OPEN ||
+	    !(weft_lb.vips[vip & (WEFT_LB_VIPS - 1)].flags & WEFT_LB_VIP_CHANGED))
+		return 0;
+	return weft_lb_search(packet, vip, hash);
+}
+
 /* Entries are written key last: other CPUs read them to deliver ICMP errors. */
 static __always_inline __u32 weft_lb_track4(const struct weft_lb_packet *packet, __u32 vip,
 					    __u64 hash, struct weft_lb_traffic *traffic)
@@ -189,7 +267,7 @@ static __always_inline __u32 weft_lb_track4(const struct weft_lb_packet *packet,
 	__u32 index = (bpf_get_smp_processor_id() << cfg_flow4_bits) |
 		      ((__u32)hash & ((1u << cfg_flow4_bits) - 1));
 	struct weft_lb_bucket4 *bucket = bpf_map_lookup_elem(&weft_lb_flows4, &index);
-	__u32 way, backend, old = 0;
+	__u32 way, backend = 0, old = 0;
 	__u16 now = weft_lb_now();
 
 	if (!bucket)
@@ -202,8 +280,10 @@ static __always_inline __u32 weft_lb_track4(const struct weft_lb_packet *packet,
 		old = bucket->value[way];
 	} else {
 		way = WEFT_LB_FORGET(weft_lb_place4(bucket, now, &weft_lb.config), bucket);
+		backend = weft_lb_adopt(packet, vip, hash);
 	}
-	backend = weft_lb_pick_anew(packet, vip, old, traffic);
+	if (!backend)
+		backend = weft_lb_pick_anew(packet, vip, old, traffic);
 	if (weft_lb_enters(way, backend, packet->kind)) {
 		*(volatile __u64 *)&bucket->key[way] = 0;
 		*(volatile __u32 *)&bucket->value[way] =
@@ -220,7 +300,7 @@ static __always_inline __u32 weft_lb_track6(const struct weft_lb_packet *packet,
 	__u32 index = (bpf_get_smp_processor_id() << cfg_flow6_bits) |
 		      ((__u32)hash & ((1u << cfg_flow6_bits) - 1));
 	struct weft_lb_bucket6 *bucket = bpf_map_lookup_elem(&weft_lb_flows6, &index);
-	__u32 way, backend, old = 0;
+	__u32 way, backend = 0, old = 0;
 	__u16 now = weft_lb_now();
 
 	if (!bucket)
@@ -233,8 +313,10 @@ static __always_inline __u32 weft_lb_track6(const struct weft_lb_packet *packet,
 		old = bucket->value[way];
 	} else {
 		way = WEFT_LB_FORGET(weft_lb_place6(bucket, now, &weft_lb.config), bucket);
+		backend = weft_lb_adopt(packet, vip, hash);
 	}
-	backend = weft_lb_pick_anew(packet, vip, old, traffic);
+	if (!backend)
+		backend = weft_lb_pick_anew(packet, vip, old, traffic);
 	if (weft_lb_enters(way, backend, packet->kind)) {
 		*(volatile __u32 *)&bucket->key[way] = 0;
 		bucket->hi[way] = packet->src_hi;

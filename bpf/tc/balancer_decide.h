@@ -17,71 +17,24 @@ static __always_inline int weft_lb_rare_end(__u32 reason, int verdict)
 	return verdict;
 }
 
-struct weft_lb_search {
-	const struct weft_lb_packet *about;
-	__u64 hash;
-	__u32 vip;
-	__u32 backend;
-};
-
-static __always_inline int weft_lb_found(struct weft_lb_search *search, __u32 value)
-{
-	__u32 backend = weft_lb_value_backend(value);
-
-	if (weft_lb_backend_of(backend)->state == WEFT_LB_GONE ||
-	    weft_lb_expired(value, weft_lb_now(), &weft_lb.config))
-		return 0;
-	search->backend = backend;
-	return 1;
-}
-
-static long weft_lb_search_cpu(__u64 cpu, void *context)
-{
-	struct weft_lb_search *search = context;
-	const struct weft_lb_packet *about = search->about;
-	__u32 low = (__u32)search->hash, way;
-	__u32 rest = (__u32)about->src_port_be << 16 | search->vip;
-
-	if (about->v6) {
-		__u32 index = ((__u32)cpu << cfg_flow6_bits) | (low & ((1u << cfg_flow6_bits) - 1));
-		struct weft_lb_bucket6 *bucket = bpf_map_lookup_elem(&weft_lb_flows6, &index);
-
-		if (!bucket)
-			return 1;
-		way = WEFT_LB_FORGET(weft_lb_find6(bucket, about->src_hi, about->src_lo, rest),
-				     bucket);
-		return way < WEFT_LB_WAYS && weft_lb_found(search, bucket->value[way]);
-	} else {
-		__u32 index = ((__u32)cpu << cfg_flow4_bits) | (low & ((1u << cfg_flow4_bits) - 1));
-		struct weft_lb_bucket4 *bucket = bpf_map_lookup_elem(&weft_lb_flows4, &index);
-
-		if (!bucket)
-			return 1;
-		way = WEFT_LB_FORGET(weft_lb_find4(bucket, about->src_lo << 32 | rest), bucket);
-		return way < WEFT_LB_WAYS && weft_lb_found(search, bucket->value[way]);
-	}
-}
-
 /* An ICMP error to a VIP's address: to the backend of the flow that it is about. That flow's
  * packets may be handled on another CPU (the NIC spreads by ports), so all tables are searched. */
 WEFT_LB_COLD int weft_lb_icmp(struct weft_lb_packet *packet, __u8 *end)
 {
 	struct weft_lb_packet about = {};
-	struct weft_lb_search search = {.about = &about};
+	__u32 vip, backend;
 
 	if (!weft_lb_parse_inner(packet, end, &about))
 		return weft_lb_rare_end(WEFT_LB_DROP_ICMP, WEFT_LB_RARE_DROP);
-	search.vip = weft_lb_vip_of(&about, weft_lb_service(about.dst_port_be, about.protocol));
-	if (!search.vip)
+	vip = weft_lb_vip_of(&about, weft_lb_service(about.dst_port_be, about.protocol));
+	if (!vip)
 		return weft_lb_rare_end(WEFT_LB_DROP_ICMP, WEFT_LB_RARE_DROP);
-	search.hash = weft_lb_flow_hash(&about, search.vip);
-	bpf_loop(cfg_cpus, weft_lb_search_cpu, &search, 0);
-	if (!search.backend)
-		search.backend =
-			weft_lb_pick(&about, &weft_lb.vips[search.vip & (WEFT_LB_VIPS - 1)]);
-	if (!search.backend)
+	backend = weft_lb_search(&about, vip, weft_lb_flow_hash(&about, vip));
+	if (!backend)
+		backend = weft_lb_pick(&about, &weft_lb.vips[vip & (WEFT_LB_VIPS - 1)]);
+	if (!backend)
 		return weft_lb_rare_end(WEFT_LB_DROP_NO_BACKEND, WEFT_LB_RARE_DROP);
-	return weft_lb_rare_end(WEFT_LB_ICMP_DELIVERED, (int)search.backend);
+	return weft_lb_rare_end(WEFT_LB_ICMP_DELIVERED, (int)backend);
 }
 
 static __always_inline struct weft_lb_fragment *

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/bpf/balancer.h"
 
+#include <fcntl.h>
 #include <linux/if_link.h>
 #include <linux/membarrier.h>
 #include <net/if.h>
@@ -18,6 +19,7 @@
 
 #include "bpf/tc/balancer_encap.h"
 #include "control/bpf/balancer_tables.h"
+#include "control/bpf/netns.h"
 #include "control/bpf/programs.h"
 
 extern "C" {
@@ -123,6 +125,7 @@ absl::Status CheckConfig(const BalancerConfig& config) {
 struct Attachment {
   LinkPtr link;      // tcx
   UniqueFd link_fd;  // XDP; neither: clsact
+  UniqueFd netns;    // clsact: where the interface is
   bool made_clsact = false;
   int ifindex = 0;
 };
@@ -143,10 +146,11 @@ struct Balancer::State {
   void Configure(const Ticks& ticks);
   bpf_program* Program(BalancerHook hook) const {
     return bpf_object__find_program_by_name(
-        object.get(), hook == BalancerHook::kTc ? "weft_lb_tc" : "weft_lb_xdp");
+        object.get(),
+        hook == BalancerHook::kTc || hook == BalancerHook::kClsact ? "weft_lb_tc" : "weft_lb_xdp");
   }
   absl::Status AttachClsact(int ifindex, Attachment* out);
-  void DetachClsact(const Attachment& attachment);
+  absl::Status DetachClsact(const Attachment& attachment);
 };
 
 namespace {
@@ -259,11 +263,14 @@ Balancer::Balancer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Balancer::~Balancer() {
   for (const auto& [ifindex, attachment] : state_->attached) {
-    if (!attachment.link && !attachment.link_fd.ok()) state_->DetachClsact(attachment);
+    if (attachment.link || attachment.link_fd.ok()) continue;
+    (void)state_->DetachClsact(attachment);  // nobody to tell; Detach() does
   }
 }
 
 absl::Status Balancer::State::AttachClsact(int ifindex, Attachment* out) {
+  out->netns = UniqueFd(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+  if (!out->netns.ok()) return ErrnoStatus(errno, "open network namespace");
   bpf_tc_hook hook{};
   hook.sz = sizeof hook;
   hook.ifindex = ifindex;
@@ -282,19 +289,26 @@ absl::Status Balancer::State::AttachClsact(int ifindex, Attachment* out) {
   return absl::OkStatus();
 }
 
-void Balancer::State::DetachClsact(const Attachment& attachment) {
-  bpf_tc_hook hook{};
-  hook.sz = sizeof hook;
-  hook.ifindex = attachment.ifindex;
-  hook.attach_point = BPF_TC_INGRESS;
-  bpf_tc_opts options{};
-  options.sz = sizeof options;
-  options.handle = kClsactHandle;
-  options.priority = kClsactPriority;
-  (void)bpf_tc_detach(&hook, &options);  // gone already if the interface is
-  if (!attachment.made_clsact) return;
-  hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);
-  (void)bpf_tc_hook_destroy(&hook);
+absl::Status Balancer::State::DetachClsact(const Attachment& attachment) {
+  return InNetns(attachment.netns.get(), [&] {
+    bpf_tc_hook hook{};
+    hook.sz = sizeof hook;
+    hook.ifindex = attachment.ifindex;
+    hook.attach_point = BPF_TC_INGRESS;
+    bpf_tc_opts options{};
+    options.sz = sizeof options;
+    options.handle = kClsactHandle;
+    options.priority = kClsactPriority;
+    const int error = bpf_tc_detach(&hook, &options);
+    // The interface may be gone, and with it the program.
+    if (error != 0 && error != -ENODEV && error != -ENOENT && error != -EINVAL) {
+      return ErrnoStatus(-error, "detach weft_lb_tc");
+    }
+    if (!attachment.made_clsact || error != 0) return absl::OkStatus();
+    hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);
+    const int left = bpf_tc_hook_destroy(&hook);
+    return left == 0 ? absl::OkStatus() : ErrnoStatus(-left, "remove clsact");
+  });
 }
 
 absl::Status Balancer::Attach(int ifindex, BalancerHook hook) {
@@ -312,6 +326,8 @@ absl::Status Balancer::Attach(int ifindex, BalancerHook hook) {
       if (errno != EINVAL && errno != EOPNOTSUPP) return ErrnoStatus(errno, "attach weft_lb_tc");
       WEFT_RETURN_IF_ERROR(s.AttachClsact(ifindex, &attachment));
     }
+  } else if (hook == BalancerHook::kClsact) {
+    WEFT_RETURN_IF_ERROR(s.AttachClsact(ifindex, &attachment));
   } else {
     bpf_link_create_opts options{};
     options.sz = sizeof options;
@@ -333,7 +349,7 @@ absl::Status Balancer::Detach(int ifindex) {
   } else if (attachment.link_fd.ok()) {
     bpf_link_detach(attachment.link_fd.get());
   } else {
-    state_->DetachClsact(attachment);
+    WEFT_RETURN_IF_ERROR(state_->DetachClsact(attachment));
   }
   state_->attached.erase(found);
   return absl::OkStatus();

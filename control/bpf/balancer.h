@@ -18,7 +18,9 @@
 
 namespace weft::bpf {
 
-enum class BalancerHook { kTc, kXdpGeneric, kXdpNative };
+// kTc: tcx, or clsact where the kernel has no tcx (before 6.6). Generic XDP sees merged segments
+// where the kernel merges them (GRO): for tests.
+enum class BalancerHook { kTc, kClsact, kXdpGeneric, kXdpNative };
 enum class Encapsulation : uint8_t { kIpip, kGue };
 using MacAddress = std::array<uint8_t, 6>;
 
@@ -72,7 +74,7 @@ class Balancer final {
   static absl::StatusOr<std::unique_ptr<Balancer>> Load(const BalancerConfig& config);
   ~Balancer();
 
-  // In the caller's network namespace. kTc: tcx, or clsact where the kernel has no tcx.
+  // In the caller's network namespace; once per interface.
   absl::Status Attach(int ifindex, BalancerHook hook);
   absl::Status Detach(int ifindex);
 

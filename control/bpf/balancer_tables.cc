@@ -325,8 +325,7 @@ void VipTable::Withdraw(const Service& service, uint32_t index) {
   }
   bpf::Publish(at(place), WEFT_LB_SLOT_GONE);
   // Where a search would end with the next slot, it may as well end here.
-  while (at(place) == WEFT_LB_SLOT_GONE && at(place + 1) == 0)
-    bpf::Publish(at(place--), 0);
+  while (at(place) == WEFT_LB_SLOT_GONE && at(place + 1) == 0) bpf::Publish(at(place--), 0);
 }
 
 absl::Status VipTable::AddAddress(const IpAddress& address) {
@@ -409,7 +408,7 @@ absl::Status VipTable::Switch(const BalancerVip& vip, const Service& service, En
     weft_lb_vip& place = memory_.tables->vips[entry.index];
     bpf::Publish(place.servers, entry.servers.word());
     bpf::Publish(place.quic_config, vip.quic_config.value_or(0));
-    bpf::Publish(place.flags, flags);
+    bpf::Publish(place.flags, static_cast<uint8_t>(flags | WEFT_LB_VIP_CHANGED));
     bpf::Publish(place.ring, entry.ring.word());
     return absl::OkStatus();
   }

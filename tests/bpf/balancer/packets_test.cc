@@ -520,6 +520,46 @@ TEST_P(Packets, DrainingKeepsFlowsAndGoneMovesThem) {
   EXPECT_EQ(Count(WEFT_LB_FLOW_MOVED), 8u);
 }
 
+// Flows are per CPU; what spreads packets may change its mind.
+TEST_P(Packets, AFlowThatComesToAnotherCpuKeepsItsBackend) {
+  const auto on_cpu = [](int cpu) {
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    CPU_SET(cpu, &cpus);
+    return sched_setaffinity(0, sizeof cpus, &cpus) == 0;
+  };
+  for (const IpAddress& vip : {kVip4, kVip6}) {
+    const IpAddress client = vip.is_v4() ? kClient4 : kClient6;
+    const auto packet = [&](unsigned port, uint8_t flags) {
+      return Ip(client, vip, kTcp, Tcp(port, 80, flags));
+    };
+    BalancerBackend old = Backend("10.1.0.1");
+    Set(vip, {old});
+    EXPECT_EQ(Destination(packet(1, kSyn)), "10.1.0.1");
+    EXPECT_EQ(Destination(packet(1, kAck)), "10.1.0.1");
+    old.draining = true;
+    Set(vip, {old, Backend("10.1.0.2")});
+    if (!on_cpu(1)) GTEST_SKIP() << "one CPU";
+    EXPECT_EQ(Destination(packet(2, kAck)), "10.1.0.2") << "nobody knows it";
+    EXPECT_EQ(Destination(packet(1, kSyn)), "10.1.0.2") << "a new one";
+    ASSERT_TRUE(on_cpu(0));
+    EXPECT_EQ(Destination(packet(3, kSyn)), "10.1.0.2");
+    EXPECT_EQ(Destination(packet(1, kAck)), "10.1.0.1");
+  }
+  balancer->ForgetFlows();
+  BalancerBackend old = Backend("10.1.0.1");
+  Set(kVip4, {old});
+  EXPECT_EQ(Destination(Syn4()), "10.1.0.1");
+  EXPECT_EQ(Destination(Ack4()), "10.1.0.1");
+  old.draining = true;
+  Set(kVip4, {old, Backend("10.1.0.2")});
+  ASSERT_TRUE(on_cpu(1));
+  EXPECT_EQ(Destination(Ack4()), "10.1.0.1") << "adopted from CPU 0";
+  EXPECT_EQ(Destination(Ack4()), "10.1.0.1");
+  EXPECT_EQ(balancer->Flows(), 2u);
+  ASSERT_TRUE(on_cpu(0));
+}
+
 TEST_P(Packets, UdpFlowsStayWithTheirBackend) {
   Set(kVip4, {Backend("10.1.0.1")}, kUdp);
   const Bytes packet = Ip4(kClient4, kVip4, kUdp, Udp(1000, 80, Bytes(20)));

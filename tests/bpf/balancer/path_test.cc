@@ -189,9 +189,13 @@ class Path : public testing::TestWithParam<BalancerHook> {
   std::unique_ptr<Balancer> balancer_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Hooks, Path, testing::Values(BalancerHook::kTc, BalancerHook::kXdpGeneric),
+INSTANTIATE_TEST_SUITE_P(Hooks, Path,
+                         testing::Values(BalancerHook::kTc, BalancerHook::kClsact,
+                                         BalancerHook::kXdpGeneric),
                          [](const auto& hook) {
-                           return hook.param == BalancerHook::kTc ? "tc" : "xdp_generic";
+                           return hook.param == BalancerHook::kTc       ? "tcx"
+                                  : hook.param == BalancerHook::kClsact ? "clsact"
+                                                                        : "xdp_generic";
                          });
 
 void Path::SetUp() {
@@ -233,7 +237,7 @@ void Ethtool(const UniqueFd& netns, const char* interface, std::vector<ethtool_v
 }
 
 void Path::Load(uint32_t mtu) {
-  if (GetParam() != BalancerHook::kTc) {
+  if (GetParam() == BalancerHook::kXdpGeneric) {
     Ethtool(bridge_, "balport1", {{ETHTOOL_STSO, 0}, {ETHTOOL_SGSO, 0}});
   }
   BalancerConfig config;
@@ -416,7 +420,7 @@ TEST_P(Path, TheKernelKnowsTheNextHop) {
       const socklen_t length = SocketAddress{ip, kPort}.ToSockaddr(family, &to);
       EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&to), length), 0) << strerror(errno);
     }
-    if (GetParam() != BalancerHook::kTc) {
+    if (GetParam() == BalancerHook::kXdpGeneric) {
       // bpf_fib_lookup() refuses interfaces that do not forward.
       std::ofstream("/proc/sys/net/ipv4/conf/all/forwarding") << 1;
       std::ofstream("/proc/sys/net/ipv6/conf/all/forwarding") << 1;
