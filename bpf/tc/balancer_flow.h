@@ -17,8 +17,6 @@
 #define WEFT_LB_UNROLL
 #endif
 
-#define WEFT_LB_OPAQUE(x) __asm__ volatile("" : "+r"(x))
-
 enum weft_lb_kind {
 	WEFT_LB_OPEN,  /* SYN alone */
 	WEFT_LB_DATA,  /* TCP, anything else */
@@ -82,6 +80,15 @@ static __always_inline __u32 weft_lb_next_value(__u32 value, __u32 kind, __u16 n
 	return weft_lb_value(state, weft_lb_value_backend(value), now);
 }
 
+/* How willingly a place is given to a newcomer: 0 never. Expired and free come first. */
+static __always_inline __u32 weft_lb_yield(__u32 value, __u16 now,
+					   const struct weft_lb_config *config)
+{
+	if (weft_lb_expired(value, now, config))
+		return 0x20000;
+	return weft_lb_value_state(value) == WEFT_LB_FLOW_NEW ? 1u + weft_lb_age(value, now) : 0;
+}
+
 #define WEFT_LB_NO_WAY WEFT_LB_WAYS
 
 static __always_inline __u32 weft_lb_find4(const struct weft_lb_bucket4 *bucket, __u64 key)
@@ -103,58 +110,45 @@ static __always_inline __u32 weft_lb_find6(const struct weft_lb_bucket6 *bucket,
 	return WEFT_LB_NO_WAY;
 }
 
-/* All ones if a is less than b, else zero; and not a jump, whatever the compiler thinks of it. */
-static __always_inline __s64 weft_lb_less(__s64 a, __s64 b)
-{
-	__s64 difference = a - b;
-
-	WEFT_LB_OPAQUE(difference);
-	return difference >> 63;
-}
-
-/* How willingly a place is given to a newcomer, with its number in the lowest 3 bits: free places
- * first, then expired flows, then the one that has been NEW longest; 0 and the number: never. */
-static __always_inline __s64 weft_lb_yield(__u64 key, __u32 value, __u32 way, __u16 now,
+/* The place for a newcomer, or WEFT_LB_NO_WAY. Bit i of `free_ways`: place i has no flow. */
+static __always_inline __u32 weft_lb_place(const __u32 *values, __u32 free_ways, __u16 now,
 					   const struct weft_lb_config *config)
 {
-	__s64 age = weft_lb_age(value, now);
-	__s64 yield = weft_lb_less(config->expiry[weft_lb_value_state(value)], age) & 0x20000;
+	__u32 best = 0, place = WEFT_LB_NO_WAY;
 
-	yield |= weft_lb_less(weft_lb_value_state(value), 1) & (age + 1);
-	yield |= (__s64)(((key | -key) >> 63) ^ 1) << 18;
-	return yield << 3 | way;
+	WEFT_LB_UNROLL
+	for (__u32 way = 0; way < WEFT_LB_WAYS; way++) {
+		__u32 yield =
+			free_ways >> way & 1 ? 0x40000u : weft_lb_yield(values[way], now, config);
+
+		if (yield > best) {
+			best = yield;
+			place = way;
+		}
+	}
+	return place;
 }
 
-/* The largest wins. Without a jump for each place: which one it is depends on what has just come
- * from memory, and no processor guesses it. */
-static __always_inline __s64 weft_lb_larger(__s64 best, __s64 yield)
-{
-	return best + ((yield - best) & weft_lb_less(best, yield));
-}
-
-/* The place for a newcomer, or WEFT_LB_NO_WAY. */
 static __always_inline __u32 weft_lb_place4(const struct weft_lb_bucket4 *bucket, __u16 now,
 					    const struct weft_lb_config *config)
 {
-	__s64 best = 0;
+	__u32 free_ways = 0;
 
 	WEFT_LB_UNROLL
 	for (__u32 way = 0; way < WEFT_LB_WAYS; way++)
-		best = weft_lb_larger(best, weft_lb_yield(bucket->key[way], bucket->value[way], way,
-							  now, config));
-	return best >> 3 ? best & 7 : WEFT_LB_NO_WAY;
+		free_ways |= (__u32)!bucket->key[way] << way;
+	return weft_lb_place(bucket->value, free_ways, now, config);
 }
 
 static __always_inline __u32 weft_lb_place6(const struct weft_lb_bucket6 *bucket, __u16 now,
 					    const struct weft_lb_config *config)
 {
-	__s64 best = 0;
+	__u32 free_ways = 0;
 
 	WEFT_LB_UNROLL
 	for (__u32 way = 0; way < WEFT_LB_WAYS; way++)
-		best = weft_lb_larger(best, weft_lb_yield(bucket->key[way], bucket->value[way], way,
-							  now, config));
-	return best >> 3 ? best & 7 : WEFT_LB_NO_WAY;
+		free_ways |= (__u32)!bucket->key[way] << way;
+	return weft_lb_place(bucket->value, free_ways, now, config);
 }
 
 #endif /* WEFT_BPF_TC_BALANCER_FLOW_H */
