@@ -85,8 +85,9 @@ struct weft_sock {
 	__u32 started;           /* tells pid from a later use of it, or from another program that
 				  * it executes; see weft_started */
 	__u8 comm[16];
+	__u32 epoch; /* of policy (its low half) when it was asked for this connection */
 };
-WEFT_SIZE(struct weft_sock, 88);
+WEFT_SIZE(struct weft_sock, 92);
 #define WEFT_SOCK_SPLICE 1u /* both ends are of this agent and the workload's splice is on */
 #define WEFT_SOCK_VIA_TCP \
 	2u /* the last message went by TCP: splicing needs the return rule (DESIGN 4.5) */
@@ -351,7 +352,9 @@ enum weft_event_kind {
 	WEFT_EVENT_LEARN, /* asks for the late-insertion iterator; control/bpf keeps it for itself
 			   */
 	WEFT_EVENT_CUT,   /* a connection was destroyed: policy does not allow it any more */
-	WEFT_EVENT_AUDIT, /* a connection matches a dry-run policy, `rule` */
+	WEFT_EVENT_ASK_AGAIN, /* policy changed while a socket of `source_workload` connected;
+			       * control/bpf keeps it for itself */
+	WEFT_EVENT_AUDIT,     /* a connection matches a dry-run policy, `rule` */
 };
 struct weft_event {
 	__u64 time_ns; /* CLOCK_MONOTONIC */

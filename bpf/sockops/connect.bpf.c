@@ -31,6 +31,7 @@ struct weft_call {
 	struct weft_decision decision;
 	__u32 destination_workload;
 	__u32 destination_identity;
+	__u32 epoch; /* of policy, before anything was asked */
 	__u32 audit; /* number of a dry-run policy that matches, 0: none */
 };
 
@@ -194,6 +195,7 @@ static __always_inline int weft_remember(struct bpf_sock_addr *ctx, struct bpf_s
 	st->verdict = call->decision.reason;
 	st->picked = call->picked;
 	st->source_identity = workload->identity;
+	st->epoch = call->epoch;
 	st->pid = bpf_get_current_pid_tgid() >> 32;
 	st->started = weft_started();
 	bpf_get_current_comm(st->comm, sizeof(st->comm));
@@ -209,6 +211,7 @@ static __always_inline void weft_decide_call(struct bpf_sock_addr *ctx, struct w
 	call->decision.reason = WEFT_R_NONE;
 	if (!sk || ctx->protocol != WEFT_IPPROTO_TCP)
 		return;
+	call->epoch = (__u32)weft_epoch_now();
 	call->netns_cookie = bpf_get_netns_cookie(ctx);
 	workload = weft_workload_of(call->netns_cookie);
 	stamp = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
@@ -216,6 +219,7 @@ static __always_inline void weft_decide_call(struct bpf_sock_addr *ctx, struct w
 		call->decision = weft_decide_stamped(stamp, workload, &call->asked);
 		if (call->decision.action == WEFT_ACT_PASS)
 			weft_police_stamped(call, stamp, workload);
+		stamp->epoch = call->epoch;
 		weft_report_audit(call, workload);
 		if (call->decision.action != WEFT_ACT_PASS)
 			weft_report(call, workload);

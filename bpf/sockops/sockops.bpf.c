@@ -7,6 +7,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "bpf/judge.h"
 #include "bpf/sockops/entry.h"
 #include "bpf/verdict.h"
 
@@ -77,12 +78,34 @@ static __always_inline void weft_refuse(struct bpf_sock_ops *ctx, struct weft_so
 	weft_event_submit(event);
 }
 
+/* Policy changed after connect.bpf.c had asked it and before the socket could be seen by the walk
+ * that follows a change (cut.bpf.c): it can be now. If the event is lost, the next walk finds it.
+ */
+static __always_inline void weft_check_epoch(const struct weft_sock *st)
+{
+	struct weft_event *event;
+
+	if (st->role != WEFT_ROLE_APP && st->role != WEFT_ROLE_TO_APP &&
+	    st->role != WEFT_ROLE_TUNNEL)
+		return;
+	if (st->epoch == (__u32)weft_epoch_now())
+		return;
+	event = bpf_ringbuf_reserve(&weft_events, sizeof(*event), 0);
+	if (!event)
+		return;
+	__builtin_memset(event, 0, sizeof(*event));
+	event->kind = WEFT_EVENT_ASK_AGAIN;
+	event->source_workload = st->workload;
+	weft_event_submit(event);
+}
+
 static __always_inline void weft_on_connect(struct bpf_sock_ops *ctx, struct weft_sock *st)
 {
 	struct weft_handover_key key = {};
 	struct weft_handover value = {};
 	struct weft_flow flow = {};
 
+	weft_check_epoch(st);
 	if (st->role != WEFT_ROLE_APP && st->role != WEFT_ROLE_TO_APP)
 		return;
 	if (st->flags & WEFT_SOCK_SPLICE)

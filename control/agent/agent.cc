@@ -56,7 +56,6 @@ Agent::Agent(asio::io_context& io, Options options)
     : io_(io),
       options_(std::move(options)),
       late_insertion_timer_(io),
-      cut_timer_(io),
       proxy_poll_timer_(io),
       // Grows over restarts of the agent, so that a reused id is told from its predecessor.
       next_generation_(static_cast<uint32_t>(time(nullptr))) {
@@ -211,6 +210,7 @@ void Agent::ConsumeEvents() {
   const int64_t clock_offset = WallMinusMonotonicNs();
   kernel_->Consume(
       [&](const weft_event& event) { events_.Add(FormatEvent(event, names, clock_offset)); });
+  NoteCut(kernel_->CutDue());
   const std::optional<std::chrono::nanoseconds> again = kernel_->RunDueLateInsertions();
   if (!again) return;
   late_insertion_timer_.expires_after(*again);  // cancels the wait of before
@@ -229,7 +229,6 @@ void Agent::Shutdown() {
   if (events_watch_) events_watch_->close(ignored);
   if (workloads_watch_) workloads_watch_->close(ignored);
   late_insertion_timer_.cancel();
-  cut_timer_.cancel();
   proxy_poll_timer_.cancel();
   for (Child* child : {&proxy_, &keyd_, &sockets_}) {
     if (child->timer) child->timer->cancel();

@@ -108,7 +108,7 @@ class Agent final {
   void Publish(Enrolled& workload);
   void Unpublish(Enrolled& workload);
   void SyncKernel();
-  void CutDenied();
+  void NoteCut(const absl::StatusOr<bpf::CutReport>& cut);
   void PollProxy();
   Task<void> AskProxy();
   void OnProxyStatus(const std::string& status);
@@ -145,9 +145,6 @@ class Agent final {
   EventLog events_;
   std::unique_ptr<asio::posix::stream_descriptor> events_watch_;
   asio::steady_timer late_insertion_timer_;
-  asio::steady_timer cut_timer_;
-  std::set<uint32_t> cut_workloads_;  // whose policy changed just now
-  int cut_runs_left_ = 0;
   uint64_t cut_connections_ = 0;
   std::string kernel_error_;
   bool splice_on_ = true;

@@ -23,9 +23,6 @@ constexpr std::chrono::milliseconds kProxyPoll{20};
 // How long connects may queue in the listeners of a proxy that ended before they are refused
 // (DESIGN.md 3).
 constexpr std::chrono::seconds kProxyGrace{2};
-// Walks over connections after a change of policy, and the time between two.
-constexpr int kCutRuns = 3;
-constexpr std::chrono::milliseconds kCutAgain{200};
 
 }  // namespace
 
@@ -67,8 +64,8 @@ absl::Status Agent::EnrolSteps(Enrolled& workload) {
   workload.pod.addresses = workload.entry.addresses;
   workload.pod.splice = workload.entry.splice;
   ChooseNumbers(workload, cookie);
-  // Until the control plane has spoken there is no policy of it in the kernel, so it may do nothing;
-  // what an earlier agent had decided stays.
+  // Until the control plane has spoken there is no policy of it in the kernel, so it may do
+  // nothing; what an earlier agent had decided stays.
   uint32_t flags = 0;
   for (const auto& [known_cookie, known] : kernel_->Workloads()) {
     if (known_cookie == cookie) flags = known.flags;
@@ -285,29 +282,16 @@ void Agent::SyncKernel() {
   if (!status.ok()) LogError("kernel maps are not up to date", {{"error", kernel_error_}});
   const std::set<uint32_t> changed = writer_->TakeChanged();
   if (changed.empty()) return;
-  cut_workloads_.insert(changed.begin(), changed.end());
-  cut_runs_left_ = kCutRuns;
-  CutDenied();
+  NoteCut(kernel_->CutDenied(changed));
 }
 
-// A connection that was allowed just before the change, and became visible to the walk just after
-// it, is found by the next one.
-void Agent::CutDenied() {
-  const absl::StatusOr<bpf::CutReport> cut = kernel_->CutDenied(cut_workloads_);
+void Agent::NoteCut(const absl::StatusOr<bpf::CutReport>& cut) {
   if (!cut.ok()) {
     LogError("connections were not asked again after a change of policy",
              {{"error", std::string(cut.status().message())}});
   } else {
     cut_connections_ += cut->destroyed;
   }
-  if (--cut_runs_left_ <= 0 || stopping_) {
-    cut_workloads_.clear();
-    return;
-  }
-  cut_timer_.expires_after(kCutAgain);
-  cut_timer_.async_wait([this](boost::system::error_code error) {
-    if (!error && !stopping_) CutDenied();
-  });
 }
 
 void Agent::PollProxy() {

@@ -47,6 +47,8 @@ const char* KindName(uint32_t kind) {
       return "learn";
     case WEFT_EVENT_CUT:
       return "cut";
+    case WEFT_EVENT_ASK_AGAIN:
+      return "ask_again";
     case WEFT_EVENT_AUDIT:
       return "audit";
   }

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <utility>
 
 #include "control/bpf/address.h"
 #include "control/bpf/cutter.h"
@@ -88,6 +89,7 @@ struct Kernel::State {
   std::unique_ptr<ServiceTable> services;
   std::unique_ptr<KernelPolicy> policy;
   std::unique_ptr<Cutter> cutter;
+  std::set<uint32_t> ask_again;  // workloads with a socket that connected during a change of policy
   std::unique_ptr<LateInserter> late;
   std::unique_ptr<ring_buffer, CloseRing> ring;
   std::map<uint64_t, Attached> attached;  // by netns cookie; only what this Kernel attached
@@ -180,6 +182,8 @@ int Kernel::State::OnEvent(void* self, void* data, size_t size) {
   const weft_event& event = *static_cast<const weft_event*>(data);
   if (event.kind == WEFT_EVENT_LEARN) {
     state.late->Request(event.netns_cookie);
+  } else if (event.kind == WEFT_EVENT_ASK_AGAIN) {
+    state.ask_again.insert(event.source_workload);
   } else {
     (*state.callback)(event);
   }
@@ -385,6 +389,11 @@ void Kernel::Consume(const std::function<void(const weft_event&)>& callback) {
   state_->callback = &callback;
   ring_buffer__consume(state_->ring.get());
   state_->callback = nullptr;
+}
+
+absl::StatusOr<CutReport> Kernel::CutDue() {
+  if (state_->ask_again.empty()) return CutReport{};
+  return CutDenied(std::exchange(state_->ask_again, {}));
 }
 
 absl::Status Kernel::Unload() {

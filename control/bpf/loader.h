@@ -138,6 +138,9 @@ class Kernel final {
   // Asks again for every connection of these workloads, and destroys those that policy no longer
   // allows, with an event each (WEFT_EVENT_CUT).
   absl::StatusOr<CutReport> CutDenied(const std::set<uint32_t>& workloads);
+  // The same for workloads with a socket that connected while policy changed, which the walk may
+  // have missed (an event that Consume keeps for itself). Call after each Consume.
+  absl::StatusOr<CutReport> CutDue();
 
   absl::Status SetSplice(bool on);
   // Puts connections of this netns whose program uses non-blocking sockets into the splice (a

@@ -299,6 +299,47 @@ TEST_F(PolicyTest, AConnectionToTheProxyIsCutByItsEgress) {
   EXPECT_EQ(FromKernel(node_.WaitEvent(WEFT_EVENT_CUT).destination), outside);
 }
 
+// Connections that are being made at the very moment of the change: none that was allowed by the
+// old policy is left afterwards.
+TEST_F(PolicyTest, NoConnectionSlipsThroughAChange) {
+  const PolicyState open = Compiled();
+  AddPolicy("in", server_pod_).isolates_ingress = true;
+  const PolicyState closed = Compiled();
+  int made = 0, asked_again = 0;
+  for (int round = 0; round < 60; ++round) {
+    ASSERT_TRUE(node_.kernel().ApplyPolicy(open).status.ok());
+    std::atomic<bool> stop = false;
+    std::vector<UniqueFd> clients, accepted;
+    std::thread connecting([&] {
+      while (!stop && clients.size() < 2000) {
+        clients.push_back(TcpSocket(client_pod_, AF_INET, Blocking::kYes));
+        if (Connect(clients.back(), server_pod_.At(kPort)) == 0) {
+          accepted.push_back(Accept(server_, Blocking::kYes));
+        } else {
+          clients.pop_back();
+        }
+      }
+    });
+    while (node_.Count(WEFT_R_DIRECT) < static_cast<uint64_t>(made + 5)) std::this_thread::yield();
+    const PolicyReport report = node_.kernel().ApplyPolicy(closed);
+    ASSERT_TRUE(report.status.ok());
+    ASSERT_TRUE(node_.kernel().CutDenied(report.changed).ok());
+    stop = true;
+    connecting.join();
+    node_.Events();
+    const auto due = node_.kernel().CutDue();
+    ASSERT_TRUE(due.ok());
+    asked_again += static_cast<int>(due->asked);
+    for (const UniqueFd& client : clients) {
+      char byte = 0;
+      ASSERT_EQ(recv(client.get(), &byte, 1, MSG_DONTWAIT), -1);
+      ASSERT_NE(errno, EAGAIN) << "a connection lives on";
+    }
+    made = static_cast<int>(node_.Count(WEFT_R_DIRECT));
+  }
+  printf("%d connections, %d asked again\n", made, asked_again);
+}
+
 // Set A: the client's egress denies, the server's ingress allows. Set B: the other way round. Both
 // deny; only a mix of the two lets a connection through.
 class HalfPolicy : public PolicyTest {
