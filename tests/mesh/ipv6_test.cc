@@ -99,19 +99,22 @@ TEST_F(Ipv6Test, PolicyDeniesOnBothNodesAndTheEventNamesThePod) {
   auto answers = story().Fetch({.pod = "intruder", .url = Url("10.96.0.12")});
   ASSERT_TRUE(answers.ok()) << answers.status();
   EXPECT_NE((*answers)[0].status, 200);
+  std::string seen;  // what was there instead, if it is not found
   EXPECT_TRUE(cli::WaitFor(seconds(5), [&] {
     auto events = story().Events("node-a");
     if (!events.ok()) return false;
+    seen.clear();
     for (const auto& event : *events) {
       const std::string text = event.dump();
-      if (text.find("intruder") != std::string::npos &&
-          text.find(Ip(kRedisA)) != std::string::npos &&
-          text.find("policy_denied") != std::string::npos) {
+      if (text.find("intruder") == std::string::npos) continue;
+      if (text.find(Ip(kRedisA)) != std::string::npos &&
+          text.find("policy_default_denied") != std::string::npos) {
         return true;
       }
+      seen += text + "\n";
     }
     return false;
-  }));
+  })) << seen;
 }
 
 TEST_F(Ipv6Test, PlaintextFromOutsideTheMeshIsRefused) {
