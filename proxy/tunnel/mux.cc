@@ -24,11 +24,11 @@ http::Limits TunnelLimits() {
           .max_header_list_bytes = 16 * 1024};
 }
 
-std::chrono::milliseconds UntilExpiry(std::chrono::system_clock::time_point expiry) {
+std::chrono::milliseconds UntilExpiry(Expiry expiry, Expiry now) {
   using std::chrono::milliseconds;
-  if (expiry == std::chrono::system_clock::time_point{}) return milliseconds(0);
+  if (expiry == Expiry{}) return milliseconds(0);
   constexpr milliseconds kLongest = std::chrono::hours(24 * 30);
-  auto left = std::chrono::ceil<milliseconds>(expiry - std::chrono::system_clock::now());
+  auto left = std::chrono::ceil<milliseconds>(expiry - now);
   return std::clamp(left, milliseconds(1), kLongest);
 }
 

@@ -33,9 +33,12 @@ inline constexpr size_t kStreamSendBytes = 128 * 1024;
 
 http::Limits TunnelLimits();
 
-// How long a connection may take new streams: until the peer's certificate ends. What a Deadline
-// takes: 0 for no end.
-std::chrono::milliseconds UntilExpiry(std::chrono::system_clock::time_point expiry);
+// By the wall clock, as certificates tell it; the epoch: no end.
+using Expiry = std::chrono::system_clock::time_point;
+inline bool IsOver(Expiry expiry, Expiry now) { return expiry != Expiry{} && now >= expiry; }
+// How long a connection may take new streams: until a certificate it was made with ends. What a
+// Deadline takes: 0 for no end.
+std::chrono::milliseconds UntilExpiry(Expiry expiry, Expiry now = std::chrono::system_clock::now());
 
 struct MuxArgs {
   asio::any_io_executor executor;

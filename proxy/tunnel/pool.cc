@@ -60,6 +60,7 @@ struct TunnelPool::Group {
   struct Connection {
     Mux* mux;  // owned by DialAndRun's frame
     std::string peer_identity;
+    Expiry expiry;
   };
   std::vector<Connection> connections;
   std::vector<Waiter*> waiters;
@@ -95,11 +96,20 @@ void TunnelPool::DropIfEmpty(const TunnelKey& key) {
     groups_.erase(found);
 }
 
+bool TunnelPool::IsOver(Expiry expiry) const {
+  return tunnel::IsOver(
+      expiry, options_.wall_clock ? options_.wall_clock() : std::chrono::system_clock::now());
+}
+
 Mux* TunnelPool::Pick(Group& group) {
   Mux* best = nullptr;
   for (const Group::Connection& connection : group.connections) {
     Mux* mux = connection.mux;
     if (!mux->can_open()) continue;
+    if (IsOver(connection.expiry)) {  // before its timer: clocks are set, machines sleep
+      mux->StartDrain();
+      continue;
+    }
     bool better = best == nullptr || std::pair(mux->congested(), mux->streams()) <
                                          std::pair(best->congested(), best->streams());
     if (better) best = mux;
@@ -123,10 +133,11 @@ Task<void> TunnelPool::DialAndRun(TunnelKey key, std::shared_ptr<const model::Lo
   DialResult dialed = co_await dialer_.Dial(key, std::move(source), timeout);
   Group& group = GroupOf(key);
   --group.dialing;
-  if (closing_ != WEFT_R_NONE && dialed.stream != nullptr) {
-    dialed.stream->Close(closing_);
+  const Reason unwanted = IsOver(dialed.expiry) ? WEFT_R_CERT_EXPIRED : closing_;
+  if (unwanted != WEFT_R_NONE && dialed.stream != nullptr) {
+    dialed.stream->Close(unwanted);
     dialed.stream.reset();
-    dialed.reason = closing_;
+    dialed.reason = unwanted;
   }
   if (dialed.stream == nullptr) {
     WakeWaiters(group, dialed.reason == WEFT_R_NONE ? WEFT_R_CONNECT_FAILED : dialed.reason);
@@ -137,11 +148,11 @@ Task<void> TunnelPool::DialAndRun(TunnelKey key, std::shared_ptr<const model::Lo
            .transport = std::move(dialed.stream),
            .role = http::Role::kClient,
            .scratch = options_.scratch});
-  group.connections.push_back({&mux, std::move(dialed.peer_identity)});
+  group.connections.push_back({&mux, std::move(dialed.peer_identity), dialed.expiry});
   if (options_.on_connection) options_.on_connection(true);
   WakeWaiters(group, WEFT_R_NONE);
   {
-    const net::Deadline expired(executor_, UntilExpiry(dialed.peer_expiry),
+    const net::Deadline expired(executor_, UntilExpiry(dialed.expiry),
                                 [&mux] { mux.StartDrain(); });
     co_await mux.Run();
   }
@@ -201,8 +212,11 @@ Task<TunnelResult> TunnelPool::TryOnce(TunnelKey key, const TunnelRequest& reque
     co_return TunnelResult{.reason = WEFT_R_CONNECT_FAILED};
   }
   std::string peer;
+  Expiry expiry{};
   for (const Group::Connection& connection : GroupOf(key).connections) {
-    if (connection.mux == mux) peer = connection.peer_identity;
+    if (connection.mux != mux) continue;
+    peer = connection.peer_identity;
+    expiry = connection.expiry;
   }
   if (options_.on_stream) options_.on_stream();
   {
@@ -214,7 +228,13 @@ Task<TunnelResult> TunnelPool::TryOnce(TunnelKey key, const TunnelRequest& reque
     }
   }
   if (stream->status() == 200 && stream->reason() == WEFT_R_NONE) {
-    co_return TunnelResult{.stream = std::move(stream), .peer_identity = std::move(peer)};
+    if (IsOver(expiry)) {  // nothing has been sent on it yet: another tunnel may do
+      stream->Close(WEFT_R_CERT_EXPIRED);
+      *again = true;
+      co_return TunnelResult{.reason = WEFT_R_CERT_EXPIRED, .peer_identity = std::move(peer)};
+    }
+    co_return TunnelResult{
+        .stream = std::move(stream), .peer_identity = std::move(peer), .expiry = expiry};
   }
   if (stream->status() != 0) {
     co_return TunnelResult{.reason = ReasonOfStatus(*stream),

@@ -2,8 +2,9 @@
 // HBONE as a client: tunnels by (source identity and address, destination identity and address),
 // each an HTTP/2 connection over mutual TLS to pod:15008, and one CONNECT stream per captured
 // connection. A key gets further connections when the present ones are full or when their transport
-// is, so that bulk streams spread. Thread: the worker's. Owns the connections. Not here: sockets
-// and TLS (Dialer; proxy/worker/mesh_connector.h).
+// is, so that bulk streams spread. None takes a new stream once either side's certificate has
+// ended. Thread: the worker's. Owns the connections. Not here: sockets and TLS (Dialer;
+// proxy/worker/mesh_connector.h).
 #pragma once
 #include <chrono>
 #include <functional>
@@ -31,8 +32,8 @@ struct TunnelKey {
 struct DialResult {
   std::unique_ptr<net::Stream> stream;  // null: `reason` says why
   Reason reason = WEFT_R_NONE;
-  std::string peer_identity;                            // verified
-  std::chrono::system_clock::time_point peer_expiry{};  // of its certificate; epoch: none
+  std::string peer_identity;  // verified
+  Expiry expiry{};            // of the first of both sides' certificates to end
 };
 
 // Makes the mutually authenticated connection of a tunnel.
@@ -60,6 +61,7 @@ struct TunnelResult {
   Reason reason = WEFT_R_NONE;
   std::string policy;  // of the peer, for POLICY_DENIED and POLICY_DEFAULT_DENIED
   std::string peer_identity;
+  Expiry expiry{};  // of the tunnel: nothing new may begin on the stream after it
 };
 
 struct PoolOptions {
@@ -69,6 +71,7 @@ struct PoolOptions {
   std::span<uint8_t> scratch;                      // see MuxArgs
   std::function<void(bool opened)> on_connection;  // false: one ended
   std::function<void()> on_stream;
+  std::function<Expiry()> wall_clock;  // empty: system_clock::now
 };
 
 class TunnelPool final {
@@ -111,6 +114,7 @@ class TunnelPool final {
   };
 
   Group& GroupOf(const TunnelKey& key);
+  bool IsOver(Expiry expiry) const;
   Mux* Pick(Group& group);
   void StartDial(Group& group, const TunnelRequest& request);
   Task<void> DialAndRun(TunnelKey key, std::shared_ptr<const model::LocalWorkload> source,

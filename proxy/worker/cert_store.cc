@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/worker/cert_store.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "proxy/base/log.h"
@@ -16,6 +17,15 @@ absl::Status CheckRoots(const model::TrustBundle& bundle) {
     if (!info.ok()) return info.status();
   }
   return absl::OkStatus();
+}
+
+std::chrono::system_clock::time_point EndOf(const std::vector<std::string>& chain) {
+  auto end = std::chrono::system_clock::time_point::max();
+  for (const std::string& der : chain) {
+    absl::StatusOr<tls::CertificateInfo> info = tls::InspectCertificate(der);
+    if (info.ok()) end = std::min(end, std::chrono::system_clock::from_time_t(info->not_after));
+  }
+  return end;
 }
 
 }  // namespace
@@ -50,7 +60,7 @@ void CertStore::Renew(Entry& entry, const std::shared_ptr<const model::Certifica
                       bool new_trust) const {
   auto context = MakeContext(*certificate);
   if (context.ok()) {
-    entry = {certificate, *std::move(context)};
+    entry = {certificate, *std::move(context), EndOf(certificate->chain)};
     return;
   }
   if (!new_trust) {
@@ -86,6 +96,11 @@ void CertStore::Adopt(const model::Snapshot& snapshot) {
 std::shared_ptr<const tls::TlsContext> CertStore::Find(std::string_view identity) const {
   auto found = entries_.find(identity);
   return found == entries_.end() ? nullptr : found->second.context;
+}
+
+std::chrono::system_clock::time_point CertStore::ExpiryOf(std::string_view identity) const {
+  auto found = entries_.find(identity);
+  return found == entries_.end() ? std::chrono::system_clock::time_point{} : found->second.expiry;
 }
 
 Reason CertStore::WhyNot(std::string_view identity) const {

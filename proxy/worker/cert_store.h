@@ -5,6 +5,7 @@
 // before them: a context never outlives the trust it was made with. Thread: the worker's, which is
 // also the signer's.
 #pragma once
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
@@ -25,6 +26,9 @@ class CertStore final {
   void Adopt(const model::Snapshot& snapshot);
   // Null: see WhyNot(). Streams keep theirs when it is replaced.
   std::shared_ptr<const tls::TlsContext> Find(std::string_view identity) const;
+  // When the certificate of Find()'s context ends, or one of its chain before; the epoch: there is
+  // none.
+  std::chrono::system_clock::time_point ExpiryOf(std::string_view identity) const;
   // Where Find() gives null: NO_CERTIFICATE, or CERT_UNTRUSTED where there is one but no usable
   // roots to check the peer against.
   Reason WhyNot(std::string_view identity) const;
@@ -33,6 +37,7 @@ class CertStore final {
   struct Entry {
     std::shared_ptr<const model::Certificate> certificate;  // of the context
     std::shared_ptr<const tls::TlsContext> context;  // null: could not be made with today's roots
+    std::chrono::system_clock::time_point expiry{};
   };
   // True if the roots differ from those of the present contexts.
   bool AdoptTrust(const model::Snapshot& snapshot);

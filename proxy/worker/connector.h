@@ -34,6 +34,9 @@ struct ConnectResult {
   // else empty.
   std::string policy;
   std::string peer_identity;  // verified SPIFFE id of the upstream; empty: plaintext
+  // By the wall clock, when the first certificate ends that the stream rests on: nothing new may
+  // begin on it then. The epoch: never.
+  std::chrono::system_clock::time_point expiry{};
 };
 
 class Connector {

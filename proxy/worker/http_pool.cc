@@ -6,6 +6,7 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 
+#include "proxy/tunnel/mux.h"
 #include "proxy/worker/exchange.h"
 
 namespace weft::worker {
@@ -54,6 +55,10 @@ HttpPool::Acquired HttpPool::Acquire(Exchange& exchange, bool fresh) {
 UpstreamConnection* HttpPool::TakeReady() {
   while (!ready_.empty()) {
     UpstreamConnection* connection = ready_.back();
+    if (connection->expired()) {
+      Drain(*connection);
+      continue;
+    }
     const bool usable = connection->CanTakeRequest();
     if (!usable || !key_.http2) Unready(*connection);  // HTTP/1: busy from now on
     if (usable) return connection;
@@ -105,8 +110,11 @@ Task<void> HttpPool::Connect() {
   const upstream::ClusterRef cluster = cluster_;  // its row must outlive the release below
   ConnectResult result = co_await services_.options.connector->Connect(std::move(request));
   services_.UpdateNow();
-  if (services_.stopping && result.stream)
-    result = {.stream = nullptr, .reason = WEFT_R_DRAINING, .policy = {}, .peer_identity = {}};
+  if (services_.stopping && result.stream) {
+    result = ConnectResult{.reason = WEFT_R_DRAINING};
+  } else if (result.stream && tunnel::IsOver(result.expiry, services_.WallNow())) {
+    result = ConnectResult{.reason = WEFT_R_CERT_EXPIRED};
+  }
   if (!result.stream) {
     cluster->Release(Limit::kConnections);
     Count(services_.counters.upstream_connect_failures);
@@ -117,7 +125,7 @@ Task<void> HttpPool::Connect() {
   auto session = key_.http2 ? http::MakeHttp2Session(http::Role::kClient, services_.options.limits)
                             : http::MakeHttp1Session(http::Role::kClient, services_.options.limits);
   UpstreamConnection connection(services_, *this, std::move(result.stream), std::move(session),
-                                std::move(result.peer_identity));
+                                std::move(result.peer_identity), result.expiry);
   OnConnected(connection);
   co_await connection.Serve();
   cluster->Release(Limit::kConnections);
@@ -130,6 +138,10 @@ void HttpPool::OnConnected(UpstreamConnection& connection) {
   connections_.push_back(&connection);
   Count(services_.counters.upstream_connections);
   Count(services_.counters.upstream_active);
+  if (const auto left = tunnel::UntilExpiry(connection.expiry_, services_.WallNow());
+      left.count() > 0) {
+    services_.SetTimer(connection.expiry_timer_, services_.now + left);
+  }
   OnReady(connection);
 }
 
@@ -157,6 +169,7 @@ void HttpPool::OnReady(UpstreamConnection& connection) {
   }
   EnsureConnecting();
   if (connection.closed() || connection.draining_) return Unready(connection);
+  if (connection.expired()) return Drain(connection);
   if (host_->removed() && connection.streams() == 0) return connection.Close(WEFT_R_CLOSED);
   if (connection.streams() == 0 && !connection.idle_timer_.is_set()) {
     services_.SetTimer(connection.idle_timer_,
@@ -203,12 +216,20 @@ void HttpPool::CloseAll(Reason reason) {
 UpstreamConnection::UpstreamConnection(HttpServicesState& services, HttpPool& pool,
                                        std::unique_ptr<net::Stream> stream,
                                        std::unique_ptr<http::Session> session,
-                                       std::string peer_identity)
+                                       std::string peer_identity,
+                                       std::chrono::system_clock::time_point expiry)
     : HttpConnection(services, std::move(stream), std::move(session)),
       pool_(pool),
       peer_identity_(std::move(peer_identity)),
+      expiry_(expiry),
       idle_timer_(
           [](void* self) { static_cast<UpstreamConnection*>(self)->Close(WEFT_R_IDLE_TIMEOUT); },
+          this),
+      expiry_timer_(
+          [](void* self) {
+            auto* connection = static_cast<UpstreamConnection*>(self);
+            connection->pool_.Drain(*connection);
+          },
           this) {}
 
 UpstreamConnection::~UpstreamConnection() { Count(services_.counters.upstream_active, -1); }
@@ -218,13 +239,16 @@ Task<void> UpstreamConnection::Serve() {
   pool_.Unready(*this);
   std::erase(pool_.connections_, this);
   idle_timer_.Clear();
+  expiry_timer_.Clear();
   services_.UpdateNow();
   FailStreams(close_reason());
   services_.FlushDirty();
 }
 
+bool UpstreamConnection::expired() const { return tunnel::IsOver(expiry_, services_.WallNow()); }
+
 bool UpstreamConnection::CanTakeRequest() const {
-  if (closed() || draining_ || session_->finished()) return false;
+  if (closed() || draining_ || session_->finished() || expired()) return false;
   const uint32_t limit = pool_.cluster_->config().max_requests_per_connection;
   if (limit != 0 && requests_ >= limit) return false;
   return session_->can_open_stream() && (session_->is_http2() || streams_.empty());

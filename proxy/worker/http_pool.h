@@ -20,7 +20,7 @@ class UpstreamConnection final : public HttpConnection {
  public:
   UpstreamConnection(HttpServicesState& services, HttpPool& pool,
                      std::unique_ptr<net::Stream> stream, std::unique_ptr<http::Session> session,
-                     std::string peer_identity);
+                     std::string peer_identity, std::chrono::system_clock::time_point expiry);
   ~UpstreamConnection() override;
 
   // Sends the request head; 0 if the session cannot take it now.
@@ -33,6 +33,8 @@ class UpstreamConnection final : public HttpConnection {
   void Forget(http::StreamId stream);
 
   bool CanTakeRequest() const;
+  // A certificate that it rests on has ended: no new request.
+  bool expired() const;
   // It already carried a request: the peer may have closed it while it was idle.
   bool reused() const { return requests_ > 1; }
   bool used() const { return requests_ > 0; }
@@ -55,11 +57,13 @@ class UpstreamConnection final : public HttpConnection {
 
   HttpPool& pool_;
   std::string peer_identity_;
-  std::vector<Stream> streams_;  // ascending ids
+  std::chrono::system_clock::time_point expiry_;  // ConnectResult::expiry
+  std::vector<Stream> streams_;                   // ascending ids
   uint64_t requests_ = 0;
   bool draining_ = false;  // takes no new requests: GOAWAY, its request limit, or its endpoint left
   bool ready_ = false;     // in the pool's list
   WheelTimer idle_timer_;
+  WheelTimer expiry_timer_;
 };
 
 class HttpPool final {

@@ -62,6 +62,8 @@ struct HttpServicesOptions {
   uint32_t worker = 0;                   // its number in the table
   uint64_t seed = 1;
   std::function<TimePoint()> clock;  // empty: steady_clock::now
+  std::function<std::chrono::system_clock::time_point()>
+      wall_clock;  // for certificates' ends; empty: system_clock::now
   // Called at the end of each request; empty: no record is made at all.
   std::function<void(const RequestRecord&)> on_request;
   http::Limits limits;

@@ -48,6 +48,10 @@ class HttpServicesState final {
 
   // Read once per batch; within one batch time stands still.
   void UpdateNow() { now = options.clock ? options.clock() : std::chrono::steady_clock::now(); }
+  // Not once per batch: asked for what rests on certificates only.
+  std::chrono::system_clock::time_point WallNow() const {
+    return options.wall_clock ? options.wall_clock() : std::chrono::system_clock::now();
+  }
   void SetTimer(WheelTimer& timer, TimePoint due);
   void Tick();
   void StopTimers();

@@ -51,6 +51,12 @@ std::string Encode(std::string_view value) {
   return out;
 }
 
+// The epoch is no end.
+tunnel::Expiry EarlierOf(tunnel::Expiry a, tunnel::Expiry b) {
+  if (a == tunnel::Expiry{}) return b;
+  return b == tunnel::Expiry{} ? a : std::min(a, b);
+}
+
 // Of a connection between two workloads of this node; `source` is null where the proxy itself
 // calls.
 policy::Decision JudgeInPlace(const WorkerState& state, const model::LocalWorkload* source,
@@ -174,7 +180,8 @@ Task<ConnectResult> MeshConnector::ConnectByTunnel(ConnectRequest request,
   co_return ConnectResult{.stream = std::move(result.stream),
                           .reason = result.reason,
                           .policy = std::move(result.policy),
-                          .peer_identity = std::move(result.peer_identity)};
+                          .peer_identity = std::move(result.peer_identity),
+                          .expiry = result.expiry};
 }
 
 std::shared_ptr<const tls::TlsContext> MeshConnector::UpstreamContext(
@@ -226,6 +233,9 @@ Task<tunnel::DialResult> MeshConnector::Dial(tunnel::TunnelKey key,
   std::shared_ptr<const tls::TlsContext> context = state_.certs.Find(key.source_identity);
   if (context == nullptr || source == nullptr)
     co_return tunnel::DialResult{.reason = state_.certs.WhyNot(key.source_identity)};
+  const tunnel::Expiry own_expiry = state_.certs.ExpiryOf(key.source_identity);
+  if (tunnel::IsOver(own_expiry, std::chrono::system_clock::now()))
+    co_return tunnel::DialResult{.reason = WEFT_R_CERT_EXPIRED};
   net::SocketSource::Result socket =
       co_await state_.sockets.Take({.kind = net::SocketKind::kTunnel,
                                     .workload = source->id,
@@ -242,7 +252,7 @@ Task<tunnel::DialResult> MeshConnector::Dial(tunnel::TunnelKey key,
   co_return tunnel::DialResult{.stream = std::move(handshake.stream),
                                .reason = handshake.reason,
                                .peer_identity = std::move(handshake.peer_identity),
-                               .peer_expiry = handshake.peer_expiry};
+                               .expiry = EarlierOf(own_expiry, handshake.peer_expiry)};
 }
 
 }  // namespace weft::worker

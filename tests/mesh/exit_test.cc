@@ -98,8 +98,7 @@ TEST_F(ExitTest, KeepRunningLeavesTheNodeAsItIs) {
   mesh().topology().Stop(*connection);
 }
 
-// Failed on sockets and a cgroup left behind; not run yet since the agent removes them.
-TEST_F(ExitTest, DISABLED_UnloadLeavesNothingOfTheNode) {
+TEST_F(ExitTest, UnloadLeavesNothingOfTheNode) {
   // The flag is the present agent's, so it takes one more start.
   mesh().set_agent_exit("--unload-on-exit");
   ASSERT_NO_FATAL_FAILURE(StopAgent());

@@ -105,8 +105,7 @@ TEST_F(RenewalTest, SeveralRenewalsWithoutAFailedRequest) {
   mesh().topology().Stop(*connection);
 }
 
-// Not run yet in this form.
-TEST_F(RenewalTest, DISABLED_WithoutTheAuthorityTheyServeUntilTheyEndAndThenNothingPasses) {
+TEST_F(RenewalTest, WithoutTheAuthorityTheyServeUntilTheyEndAndThenNothingPasses) {
   mesh().StopControl();
   const int64_t end = LastExpiry();
   ASSERT_GT(end, time(nullptr));
@@ -147,10 +146,9 @@ TEST_F(RenewalTest, DISABLED_WithoutTheAuthorityTheyServeUntilTheyEndAndThenNoth
       seconds(15), [&] { return Redis("client", {"-h", "10.244.2.20", "ping"}) == "PONG\n"; }));
 }
 
-// Requests of new clients still pass after expiry: the proxy's pool keeps HTTP/1.1 connections to
-// the other node that were opened before, and each is one stream of a tunnel that takes no new
-// ones. Enabled with the pool's cure.
-TEST_F(RenewalTest, DISABLED_PooledHttpConnectionsEndWithTheCertificates) {
+// The proxy's pool keeps HTTP/1.1 connections to the other node, each of them one stream of a
+// tunnel that takes no new ones: they must not carry requests of new clients either.
+TEST_F(RenewalTest, PooledHttpConnectionsEndWithTheCertificates) {
   ASSERT_EQ(Answered200("client", kUrl, 3), 3);
   mesh().StopControl();
   const int64_t end = LastExpiry();

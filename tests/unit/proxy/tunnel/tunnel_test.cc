@@ -37,6 +37,7 @@ class FakeHandler final : public ServerHandler {
   }
   Task<App> ConnectApp(SocketAddress client, SocketAddress destination) override {
     clients.push_back(client);
+    if (on_connect) on_connect();
     if (destination.port == 9) co_return App{.reason = WEFT_R_CONNECT_FAILED};
     auto [ours, apps] = net::MakeStreamPair(executor_);
     accepted.push_back(std::move(apps));
@@ -45,6 +46,7 @@ class FakeHandler final : public ServerHandler {
   void OnStreamStart() override {}
   void OnStreamEnd(const ServedStream& stream) override { ended.push_back(stream); }
 
+  std::function<void()> on_connect;
   mutable std::vector<std::string> asked;
   std::vector<SocketAddress> clients;
   std::deque<std::unique_ptr<net::Stream>> accepted;
@@ -76,7 +78,8 @@ class FakeDialer final : public Dialer {
                                                             .idle_timeout = idle_timeout}));
     ++serving;
     asio::co_spawn(io_, servers.back()->Serve(), [this](std::exception_ptr, Reason) { --serving; });
-    co_return DialResult{.stream = std::move(client), .peer_identity = key.destination_identity};
+    co_return DialResult{
+        .stream = std::move(client), .peer_identity = key.destination_identity, .expiry = expiry};
   }
 
   int dials = 0;
@@ -84,6 +87,7 @@ class FakeDialer final : public Dialer {
   bool hang = false;
   std::chrono::milliseconds idle_timeout = 10min;
   Reason fail_with = WEFT_R_NONE;
+  Expiry expiry{};
   net::StreamPairOptions pair_options;
   std::vector<std::unique_ptr<TunnelServer>> servers;
 
@@ -347,6 +351,62 @@ TEST_F(TunnelTest, IdleTunnelsClose) {
   tunnel->stream.reset();
   pool.Sweep();
   EXPECT_TRUE(RunUntil([&] { return pool.connections() == 0; }));
+}
+
+// By the wall clock, which no timer of the pool sees move here.
+class ExpiringTunnel : public TunnelTest {
+ protected:
+  ExpiringTunnel() { dialer_.expiry = now_ + 1h; }
+  ~ExpiringTunnel() override {
+    expiring_.Close(WEFT_R_CLOSED);
+    EXPECT_TRUE(RunUntil([&] { return expiring_.connections() == 0; }));
+  }
+  TunnelResult Ask() {
+    std::optional<TunnelResult> result;
+    asio::co_spawn(io_, expiring_.Connect(To("10.0.0.2:80")),
+                   [&](std::exception_ptr, TunnelResult r) { result = std::move(r); });
+    EXPECT_TRUE(RunUntil([&] { return result.has_value(); }));
+    return std::move(*result);
+  }
+  Expiry now_{std::chrono::hours(24 * 365 * 50)};
+  TunnelPool expiring_{
+      io_.get_executor(), dialer_, {.scratch = scratch_, .wall_clock = [this] { return now_; }}};
+};
+
+TEST_F(ExpiringTunnel, TakesNoNewStreamOnceACertificateHasEnded) {
+  TunnelResult before = Ask();
+  ASSERT_NE(before.stream, nullptr);
+  EXPECT_EQ(before.expiry, now_ + 1h);
+  now_ += 1h - 1ms;
+  TunnelResult last = Ask();
+  ASSERT_NE(last.stream, nullptr);
+  EXPECT_EQ(dialer_.dials, 1);
+  now_ += 1ms;
+  dialer_.expiry = now_ + 1h;  // renewed: another tunnel
+  TunnelResult after = Ask();
+  ASSERT_NE(after.stream, nullptr);
+  EXPECT_EQ(after.expiry, now_ + 1h);
+  EXPECT_EQ(dialer_.dials, 2);
+  // What was open goes on.
+  Write(*before.stream, "still");
+  EXPECT_EQ(Read(*handler_.accepted[0], 5), "still");
+}
+
+TEST_F(ExpiringTunnel, IsRefusedIfNoneHasACertificateThatLasts) {
+  TunnelResult before = Ask();
+  ASSERT_NE(before.stream, nullptr);
+  now_ += 1h;
+  TunnelResult after = Ask();
+  EXPECT_EQ(after.stream, nullptr);
+  EXPECT_EQ(after.reason, WEFT_R_CERT_EXPIRED);
+  EXPECT_EQ(handler_.accepted.size(), 1u);
+}
+
+TEST_F(ExpiringTunnel, GivesNoStreamThatWasAnsweredAfterTheEnd) {
+  handler_.on_connect = [this] { now_ += 1h; };
+  TunnelResult result = Ask();
+  EXPECT_EQ(result.stream, nullptr);
+  EXPECT_EQ(result.reason, WEFT_R_CERT_EXPIRED);
 }
 
 TEST_F(TunnelTest, SlowDialTimesOut) {

@@ -176,6 +176,21 @@ TEST_F(TwoNodes, TunnelsTakeNothingNewOnceTheCertificateIsOver) {
   }
 }
 
+TEST_F(TwoNodes, AnOwnCertificateThatIsOverMakesNoTunnel) {
+  App& app = StartApp(b_.ip);
+  ConnectResult before = ConnectFromA(app.address());
+  ASSERT_NE(before.stream, nullptr);
+  EXPECT_GT(before.expiry, std::chrono::system_clock::now());
+  a_.tunnels.DrainSource(kAlice, a_.ip);
+  AddCertificate(a_, kAlice, 13, -1);
+  Publish();
+  const int sockets = a_.sockets.taken[net::SocketKind::kTunnel];
+  ConnectResult after = ConnectFromA(app.address());
+  EXPECT_EQ(after.stream, nullptr);
+  EXPECT_EQ(after.reason, WEFT_R_CERT_EXPIRED);
+  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], sockets);
+}
+
 // Everything that may go wrong with a tunnel: the application must never be reached in another way.
 using NoPlaintext = MeshWorld;
 

@@ -144,6 +144,7 @@ class FakeConnector final : public Connector {
     net::StreamPair pair = net::MakeStreamPair(executor_, {.capacity_bytes = capacity});
     result.stream = std::move(pair.first);
     result.peer_identity = identity;
+    result.expiry = expiry;
     auto session = http2 ? http::MakeHttp2Session(http::Role::kServer, limits) : nullptr;
     upstreams[request.destination.port].push_back(
         std::make_unique<Peer>(std::move(pair.second), std::move(session)));
@@ -155,6 +156,7 @@ class FakeConnector final : public Connector {
   std::map<uint16_t, Reason> refuse;
   std::string policy, last_identity;
   std::string identity = "spiffe://cluster.local/ns/default/sa/web";
+  std::chrono::system_clock::time_point expiry{};
   std::map<uint16_t, std::vector<std::unique_ptr<Peer>>> upstreams;
   size_t capacity = 65536;
   bool http2 = false;
@@ -222,6 +224,7 @@ class HttpWorld : public testing::Test {
                             .table = table.get(),
                             .seed = 11,
                             .clock = [this] { return now; },
+                            .wall_clock = [this] { return wall_now; },
                             .on_request = [this](const RequestRecord& r) { Keep(r); }});
     Adopt();
   }
@@ -265,6 +268,7 @@ class HttpWorld : public testing::Test {
   }
   void Pass(std::chrono::milliseconds time) {
     now += time;
+    wall_now += time;
     services->Tick();
     Run();
   }
@@ -302,6 +306,7 @@ class HttpWorld : public testing::Test {
 
   asio::io_context io{1};
   TimePoint now{std::chrono::seconds(5000)};
+  std::chrono::system_clock::time_point wall_now{std::chrono::hours(24 * 365 * 50)};
   std::unique_ptr<upstream::NodeTable> table =
       std::move(*upstream::NodeTable::Create({.workers = 1}));
   FakeConnector connector{io.get_executor()};
