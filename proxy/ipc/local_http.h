@@ -23,8 +23,8 @@ struct LocalRequest {
 };
 
 // Answers one request. Keep it (copy it) to answer later or to go on streaming; on the server's
-// thread only. If every copy is gone without an answer, the client gets a 500. Survives the server
-// and the connection: calls then do nothing.
+// thread only, its end included. If every copy is gone without an answer, the client gets a 500.
+// Survives the server and the connection: calls then do nothing.
 class Responder final {
  public:
   // The whole answer at once.

@@ -4,8 +4,10 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <list>
+#include <thread>
 #include <vector>
 
+#include "proxy/base/log.h"
 #include "proxy/base/signal.h"
 #include "proxy/ipc/http_text.h"
 #include "proxy/ipc/local_http.h"
@@ -47,11 +49,13 @@ struct Responder::State {
   explicit State(std::shared_ptr<Connection> connection_in)
       : connection(std::move(connection_in)) {}
   ~State() {
+    if (std::this_thread::get_id() != thread) WEFT_BUG("a responder went on another thread");
     if (connection->ended) return;
     if (!connection->started) connection->out = FormatResponseHead(500, "text/plain", 0);
     connection->End();
   }
   std::shared_ptr<Connection> connection;
+  const std::thread::id thread = std::this_thread::get_id();  // the server's
 };
 
 void Responder::Send(int status, std::string_view content_type, std::string body) const {

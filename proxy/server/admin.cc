@@ -165,21 +165,25 @@ std::string Admin::Certificates() const {
 }
 
 void Admin::AskWorkers(uint64_t flows_after, const ipc::Responder& responder, Render render) const {
+  // Lives and dies on main: the responder is for its thread only.
   struct Gathered {
+    ipc::Responder responder;
+    Render render;
     std::vector<worker::WorkerStatus> answers;
     size_t missing;
   };
-  auto gathered = std::make_shared<Gathered>();
-  gathered->missing = view_.workers->size();
+  auto gathered =
+      std::make_shared<Gathered>(Gathered{responder, std::move(render), {}, view_.workers->size()});
   for (const auto& worker : *view_.workers) {
-    // On the worker: copy. On main: collect; the last one answers.
-    worker->Post([this, gathered, flows_after, responder, render, from = worker.get()] {
+    // On the worker: copy. On main: collect; the last one answers. The worker hands its reference
+    // on, so that it is never the one that lets the last go.
+    worker->Post([this, gathered, flows_after, from = worker.get()]() mutable {
       worker::WorkerStatus status = from->Status(flows_after);
       asio::post(view_.executor,
-                 [gathered, responder, render, status = std::move(status)]() mutable {
+                 [gathered = std::move(gathered), status = std::move(status)]() mutable {
                    gathered->answers.push_back(std::move(status));
                    if (--gathered->missing == 0)
-                     responder.Send(200, kJson, render(gathered->answers));
+                     gathered->responder.Send(200, kJson, gathered->render(gathered->answers));
                  });
     });
   }

@@ -27,13 +27,17 @@ class LocalHttpTest : public testing::Test {
     thread_ = std::thread([this] { io_.run(); });
   }
   void TearDown() override {
-    asio::post(io_, [this] { server_.reset(); });
+    asio::post(io_, [this] {
+      kept_.clear();  // on the server's thread, as all of their use
+      server_.reset();
+    });
     if (thread_.joinable()) thread_.join();
     unlink(path_.c_str());
   }
   std::string path_ = testing::TempDir() + "weft_http_test_" + std::to_string(getpid());
   asio::io_context io_{1};
   std::unique_ptr<LocalHttpServer> server_;
+  std::vector<Responder> kept_;
   std::thread thread_;
 };
 
@@ -70,7 +74,7 @@ TEST_F(LocalHttpTest, AForgottenRequestIsA500) {
 }
 
 TEST_F(LocalHttpTest, Streams) {
-  std::vector<Responder> kept;
+  auto& kept = kept_;
   Start([&kept](LocalRequest, Responder responder) {
     responder.StartStream(200, "application/x-ndjson");
     EXPECT_TRUE(responder.Write("one\ntw"));
@@ -93,7 +97,7 @@ TEST_F(LocalHttpTest, Streams) {
 }
 
 TEST_F(LocalHttpTest, AStreamLearnsThatItsClientLeft) {
-  std::vector<Responder> kept;
+  auto& kept = kept_;
   std::atomic<bool> refused = false;
   Start([&kept](LocalRequest, Responder responder) {
     responder.StartStream(200, "text/plain");
