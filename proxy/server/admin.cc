@@ -5,8 +5,10 @@
 
 #include <boost/asio/post.hpp>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
+#include "proxy/net/deadline.h"
 #include "proxy/server/status_json.h"
 #include "proxy/telemetry/prometheus.h"
 #include "proxy/upstream/status.h"
@@ -16,6 +18,8 @@ namespace {
 
 using nlohmann::json;
 
+// A worker that has drained its last connection has ended and answers nothing any more.
+constexpr std::chrono::milliseconds kWorkerAnswers{1000};
 constexpr char kText[] = "text/plain; charset=utf-8";
 constexpr char kJson[] = "application/json";
 constexpr char kHelp[] =
@@ -169,11 +173,14 @@ void Admin::AskWorkers(uint64_t flows_after, const ipc::Responder& responder, Re
   struct Gathered {
     ipc::Responder responder;
     Render render;
-    std::vector<worker::WorkerStatus> answers;
     size_t missing;
+    std::vector<worker::WorkerStatus> answers{};
+    std::optional<net::Deadline> limit{};
+    void Answer() { responder.Send(200, kJson, render(answers)); }  // only the first one counts
   };
-  auto gathered =
-      std::make_shared<Gathered>(Gathered{responder, std::move(render), {}, view_.workers->size()});
+  auto gathered = std::make_shared<Gathered>(responder, std::move(render), view_.workers->size());
+  gathered->limit.emplace(view_.executor, kWorkerAnswers,
+                          [gathered = gathered.get()] { gathered->Answer(); });
   for (const auto& worker : *view_.workers) {
     // On the worker: copy. On main: collect; the last one answers. The worker hands its reference
     // on, so that it is never the one that lets the last go.
@@ -182,8 +189,7 @@ void Admin::AskWorkers(uint64_t flows_after, const ipc::Responder& responder, Re
       asio::post(view_.executor,
                  [gathered = std::move(gathered), status = std::move(status)]() mutable {
                    gathered->answers.push_back(std::move(status));
-                   if (--gathered->missing == 0)
-                     gathered->responder.Send(200, kJson, gathered->render(gathered->answers));
+                   if (--gathered->missing == 0) gathered->Answer();
                  });
     });
   }

@@ -42,7 +42,8 @@ class Admin final {
   void Clusters(const ipc::LocalRequest& request, const ipc::Responder& responder) const;
   std::string ConfigDump() const;
   std::string Certificates() const;
-  // Asks every worker, then answers with what `render` makes of it.
+  // Asks every worker, then answers with what `render` makes of it; after a second without those
+  // that have not answered.
   using Render = std::function<std::string(const std::vector<worker::WorkerStatus>&)>;
   void AskWorkers(uint64_t flows_after, const ipc::Responder& responder, Render render) const;
   std::string Status(const std::vector<worker::WorkerStatus>& workers) const;

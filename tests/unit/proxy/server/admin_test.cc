@@ -71,5 +71,20 @@ TEST_F(AdminTest, EveryQuestionToTheWorkersIsAnsweredOnMain) {
   EXPECT_EQ(answered, kClients * kRequests);
 }
 
+// While the others still drain: as long as that takes, nobody would be told anything.
+TEST_F(AdminTest, AWorkerThatHasEndedIsNotWaitedFor) {
+  started_[0]->Drain(std::chrono::milliseconds(0));
+  started_[0]->Join();
+  absl::StatusOr<ipc::LocalResponse> answer;
+  std::thread client([&] {
+    answer = ipc::HttpRequest(path_, "GET", "/flows", {}, 5);
+    asio::post(io_, [this] { io_.stop(); });
+  });
+  io_.run();
+  client.join();
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->status, 200);
+}
+
 }  // namespace
 }  // namespace weft::server
