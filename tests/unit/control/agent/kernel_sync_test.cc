@@ -205,7 +205,8 @@ TEST_F(KernelSyncTest, AWorkloadThatTheControlPlaneDoesNotKnowIsClosed) {
   AddWorkload("redis", "redis", "10.244.1.20");
   Enrol("redis", 1);
   pods_[0].uid = "";
-  for (const bpf::LayerState& layer : Compile().policy.subjects.at(1)) {
+  const KernelState state = Compile();
+  for (const bpf::LayerState& layer : state.policy.subjects.at(1)) {
     EXPECT_EQ(layer.says, WEFT_SAYS_DENY);
   }
 }
