@@ -140,6 +140,19 @@ static __always_inline void weft_judge_layer(const struct weft_question *q, __u3
 	}
 }
 
+/* Network policy cannot keep a workload from itself (Kubernetes: NetworkPolicy); authorization can. */
+static __always_inline int weft_layer_asked(const struct weft_question *q, __u32 layer)
+{
+	__u32 subject =
+		layer == WEFT_LAYER_EGRESS ? q->source_subject : q->destination_subject;
+
+	if (!(q->layers >> layer & 1) || !subject)
+		return 0;
+	if (layer == WEFT_LAYER_AUTHORIZATION)
+		return q->protocol == WEFT_PROTOCOL_TCP;
+	return q->source_subject != q->destination_subject;
+}
+
 /* All layers that are asked for; ends at the first that denies. A subject without an entry may do
  * nothing: by default, rule 0. */
 static __always_inline void weft_judge(const struct weft_question *q, void *maps,
@@ -160,8 +173,7 @@ static __always_inline void weft_judge(const struct weft_question *q, void *maps
 		const struct weft_subject *subject;
 		int version;
 
-		if (!(q->layers >> layer & 1) || !workload ||
-		    (layer == WEFT_LAYER_AUTHORIZATION && q->protocol != WEFT_PROTOCOL_TCP))
+		if (!weft_layer_asked(q, layer))
 			continue;
 		subject = find_subject(maps, workload);
 		version = subject ? weft_in_force(subject->from, q->epoch) : -1;

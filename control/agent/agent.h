@@ -55,6 +55,7 @@ class Agent final {
     LocalPod pod;
     int netns_fd = -1;
     bool published = false;  // LocalWorkload is in the cache
+    uint64_t policy_epoch = 0;  // see there
     State state = State::kWaitsForControl;
     std::string error;
   };
@@ -147,6 +148,12 @@ class Agent final {
   asio::steady_timer late_insertion_timer_;
   uint64_t cut_connections_ = 0;
   std::string kernel_error_;
+  // What the kernel's maps were last brought in line with.
+  struct Synced {
+    std::shared_ptr<const model::Snapshot> snapshot;
+    std::vector<LocalPod> pods;
+  };
+  Synced synced_;
   bool splice_on_ = true;
 
   Child sockets_, keyd_, proxy_;

@@ -79,6 +79,7 @@ absl::Status Agent::EnrolSteps(Enrolled& workload) {
   auto attached = kernel_->AttachWorkload(workload.netns_fd, ToConfig(entry));
   if (!attached.ok()) return Annotate(attached.status(), workload.entry.Key());
   writer_->NoteWorkload(cookie, entry);
+  synced_ = {};
   if (!sockets_control_) return absl::UnavailableError("weft-sockets is not running");
   WEFT_RETURN_IF_ERROR(sockets_control_->AddWorkload(workload.pod.id, workload.pod.generation,
                                                      kNodeTenant, workload.netns_fd));
@@ -127,6 +128,7 @@ absl::Status Agent::Remove(const std::string& key) {
     if (sockets_control_) status = sockets_control_->RemoveWorkload(workload.pod.id);
     status.Update(kernel_->DetachWorkload(workload.pod.netns_cookie));
     writer_->ForgetWorkload(workload.pod.netns_cookie);
+    synced_ = {};
   }
   if (workload.netns_fd >= 0) close(workload.netns_fd);
   const bool still_used = std::ranges::any_of(
@@ -212,6 +214,7 @@ void Agent::Publish(Enrolled& workload) {
   out.namespace_name = workload.entry.namespace_name;
   out.name = workload.entry.name;
   out.tenant = "node";
+  out.policy_epoch = workload.policy_epoch;
   xds::CacheBatch batch;
   batch.Put(xds::Encode(out));
   cache_.Apply(std::move(batch));
@@ -275,14 +278,24 @@ void Agent::SyncKernel() {
   for (const auto& [key, workload] : workloads_) {
     if (workload.pod.netns_cookie != 0) pods.push_back(workload.pod);
   }
+  // Most calls come from waiting for something else: thousands of rules are not compiled for them.
+  const bool same = synced_.snapshot == snapshot_ && synced_.pods == pods;
+  if (same && kernel_error_.empty()) return;
   const KernelState want = CompileKernelState(*snapshot_, pods, numbers_);
   SaveNumbers();
   const absl::Status status = writer_->Apply(want);
+  synced_ = {snapshot_, std::move(pods)};
   kernel_error_ = std::string(status.message());
   if (!status.ok()) LogError("kernel maps are not up to date", {{"error", kernel_error_}});
   const std::set<uint32_t> changed = writer_->TakeChanged();
   if (changed.empty()) return;
   NoteCut(kernel_->CutDenied(changed));
+  // Streams of tunnels are no connections of the kernel's: the proxy asks for them again.
+  for (auto& [key, workload] : workloads_) {
+    if (!changed.contains(workload.pod.id)) continue;
+    workload.policy_epoch = kernel_->policy_epoch();
+    if (workload.published) Publish(workload);
+  }
 }
 
 void Agent::NoteCut(const absl::StatusOr<bpf::CutReport>& cut) {

@@ -42,6 +42,7 @@ struct LocalPod {
   std::vector<IpAddress> addresses;
   bool splice = false;
   bool proxy_ready = false;
+  bool operator==(const LocalPod&) const = default;
 };
 
 struct KernelWorkload {

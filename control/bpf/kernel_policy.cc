@@ -551,13 +551,12 @@ PolicyAnswer KernelPolicy::Ask(const PolicyQuestion& question) const {
   for (uint32_t layer = 0; layer < WEFT_LAYERS; ++layer) {
     LayerAnswer& out = all.layers[layer];
     const uint32_t subject = layer == WEFT_LAYER_EGRESS ? q.source_subject : q.destination_subject;
-    out.asked = subject != 0 &&
-                (layer != WEFT_LAYER_AUTHORIZATION || question.protocol == WEFT_PROTOCOL_TCP);
+    q.layers = 1u << layer;
+    out.asked = weft_layer_asked(&q, layer) != 0;
     if (!out.asked) continue;
     const weft_subject* state = FindSubject(&lookup, subject);
     const int version = state != nullptr ? weft_in_force(state->from, q.epoch) : -1;
     out.active = version < 0 || state->v[version][layer].says != 0;
-    q.layers = 1u << layer;
     weft_answer answer{};
     weft_judge(&q, &lookup, FindSays, FindSubject, &answer);
     out.allowed = answer.allowed != 0;

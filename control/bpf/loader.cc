@@ -326,6 +326,8 @@ std::vector<uint32_t> Kernel::Services() const { return state_->services->Ids();
 
 PolicyReport Kernel::ApplyPolicy(const PolicyState& want) { return state_->policy->Apply(want); }
 uint64_t Kernel::policy_touched() const { return state_->policy->touched(); }
+
+uint64_t Kernel::policy_epoch() const { return state_->policy->epoch(); }
 uint32_t Kernel::highest_class() const { return state_->policy->highest_class(); }
 PolicyAnswer Kernel::AskPolicy(const PolicyQuestion& question) const {
   return state_->policy->Ask(question);

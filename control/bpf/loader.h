@@ -131,6 +131,8 @@ class Kernel final {
   PolicyReport ApplyPolicy(const PolicyState& want);
   // Entries written or removed so far.
   uint64_t policy_touched() const;
+  // Grows with each change, also over a restart of the agent.
+  uint64_t policy_epoch() const;
   // Classes that an earlier agent's policy uses are at most this.
   uint32_t highest_class() const;
   // What the kernel's maps say now, by the header that the programs use.

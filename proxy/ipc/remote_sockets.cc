@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/ipc/remote_sockets.h"
 
+#include <arpa/inet.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <deque>
 #include <list>
 #include <map>
 #include <tuple>
 
+#include "bpf/abi.h"
 #include "proxy/base/signal.h"
 #include "proxy/ipc/packet_channel.h"
 #include "proxy/ipc/sockets_protocol.h"
@@ -226,6 +230,14 @@ Task<std::vector<int>> RemoteSocketSource::Listeners(uint32_t workload, uint32_t
     if (entry.waiter == &waiter) entry.waiter = nullptr;
   }
   co_return std::move(waiter.fds);
+}
+
+Reason RemoteSocketSource::Permit(int fd, const SocketAddress& destination) {
+  weft_addr addr = {};
+  memcpy(addr.ip, destination.ip.bytes.data(), sizeof addr.ip);
+  addr.port_be = htons(destination.port);
+  if (setsockopt(fd, WEFT_SOL, WEFT_SO_PERMIT, &addr, sizeof addr) == 0) return WEFT_R_NONE;
+  return errno == EPERM ? WEFT_R_POLICY_DENIED : WEFT_R_STAMP_MISUSE;
 }
 
 void RemoteSocketSource::Forget(uint32_t workload) {

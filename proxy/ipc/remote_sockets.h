@@ -17,8 +17,10 @@ class RemoteSocketSource final : public net::SocketSource {
   ~RemoteSocketSource() override;  // no Take() or Listeners() may be waiting
   Task<Result> Take(net::SocketRequest request) override;
   Task<std::vector<int>> Listeners(uint32_t workload, uint32_t generation) override;
+  // Asks the kernel programs. Anything but their word is a refusal (STAMP_MISUSE).
+  Reason Permit(int fd, const SocketAddress& destination) override;
   // Closes what is kept for a workload that is gone.
-  void Forget(uint32_t workload);
+  void Forget(uint32_t workload) override;
   bool alive() const;  // false once the channel broke: every call then fails at once
 
  private:

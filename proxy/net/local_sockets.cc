@@ -15,4 +15,6 @@ Task<std::vector<int>> LocalSocketSource::Listeners(uint32_t, uint32_t) {
   co_return std::vector<int>{};
 }
 
+Reason LocalSocketSource::Permit(int, const SocketAddress&) { return WEFT_R_NONE; }
+
 }  // namespace weft::net

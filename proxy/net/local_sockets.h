@@ -11,6 +11,8 @@ class LocalSocketSource final : public SocketSource {
   Task<Result> Take(SocketRequest request) override;
   // Always empty: alone, a proxy binds the addresses of its xDS listeners.
   Task<std::vector<int>> Listeners(uint32_t workload, uint32_t generation) override;
+  // Always NONE: alone, a proxy stands for nobody.
+  Reason Permit(int fd, const SocketAddress& destination) override;
 };
 
 }  // namespace weft::net

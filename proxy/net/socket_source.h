@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "proxy/base/address.h"
 #include "proxy/base/reason.h"
 #include "proxy/base/task.h"
 
@@ -34,6 +35,9 @@ class SocketSource {
   // The listeners of a workload: 15001, 15006, 15008 in this order, non-blocking, listening; empty
   // on failure.
   virtual Task<std::vector<int>> Listeners(uint32_t workload, uint32_t generation) = 0;
+  // Whether network policy lets the workload that `fd` (from Take) is stamped with send to
+  // `destination`: NONE, or why not. Does not wait.
+  virtual Reason Permit(int fd, const SocketAddress& destination) = 0;
   // The workload is gone: closes what is kept for it.
   virtual void Forget(uint32_t /*workload*/) {}
 };

@@ -166,6 +166,8 @@ Task<ConnectResult> MeshConnector::ConnectByTunnel(ConnectRequest request,
                                                    const model::Workload& workload,
                                                    milliseconds timeout) {
   if (request.source == nullptr) co_return ConnectResult{.reason = WEFT_R_NO_CERTIFICATE};
+  Reason permitted = co_await state_.permits.Ask(request.source, request.destination);
+  if (permitted != WEFT_R_NONE) co_return ConnectResult{.reason = permitted};
   IpAddress source_address = WorkerState::AddressOf(*request.source, request.destination.ip);
   tunnel::TunnelRequest tunnel{
       .source = request.source,
@@ -177,6 +179,16 @@ Task<ConnectResult> MeshConnector::ConnectByTunnel(ConnectRequest request,
                            state_.cluster_id),
       .timeout = timeout};
   tunnel::TunnelResult result = co_await state_.tunnels->Connect(std::move(tunnel));
+  auto judge = [&state = state_, source = request.source, destination = request.destination] {
+    return state.permits.AskAgain(*source, destination);
+  };
+  if (result.stream != nullptr) {
+    // From here on it is asked when policy changes; what changed until now has not been.
+    permitted = judge();
+    if (permitted != WEFT_R_NONE) co_return ConnectResult{.reason = permitted};
+    result.stream = std::make_unique<MemberStream>(state_.connections, request.source->uid,
+                                                   std::move(result.stream), std::move(judge));
+  }
   co_return ConnectResult{.stream = std::move(result.stream),
                           .reason = result.reason,
                           .policy = std::move(result.policy),

@@ -71,7 +71,14 @@ Task<TcpUpstream> OpenTcpUpstream(WorkerState& state, TcpDownstreamArgs args) {
   ConnectRequest request{
       .source = args.source, .client = args.client, .destination = args.original_destination};
   if (args.listener == nullptr || !args.listener->tcp) {
-    if (args.picked.port != 0) request.destination = args.picked;
+    if (args.picked.port != 0) {
+      request.destination = args.picked;
+    } else if (state.snapshot->IsServiceAddress(request.destination.ip)) {
+      // Its listener has not come, or it has no such port. Passed on, whoever else resolves
+      // service addresses here would take it to a pod in plaintext.
+      result.reason = WEFT_R_NO_LISTENER;
+      co_return result;
+    }
     result.address = request.destination;
     ConnectResult connected = co_await state.connector->Connect(std::move(request));
     result.stream = std::move(connected.stream);

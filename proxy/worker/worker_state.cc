@@ -35,6 +35,7 @@ void WorkerState::Adopt(std::shared_ptr<const model::Snapshot> next) {
     for (const IpAddress& ip : workload->addresses) local_by_ip[ip] = workload;
   }
   certs.Adopt(*snapshot);
+  permits.Retain(snapshot->local_workloads);
   if (http != nullptr) http->Adopt(snapshot);
   bool judged_anew = before->authorizations != snapshot->authorizations ||
                      before->workloads != snapshot->workloads ||

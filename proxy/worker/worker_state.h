@@ -13,6 +13,7 @@
 #include "proxy/tunnel/pool.h"
 #include "proxy/worker/cert_store.h"
 #include "proxy/worker/connection_set.h"
+#include "proxy/worker/egress_permits.h"
 #include "proxy/worker/gate.h"
 #include "proxy/worker/http_services.h"
 #include "proxy/worker/listener_match.h"
@@ -25,6 +26,7 @@ struct WorkerState {
               tls::KeySigner* signer)
       : executor(executor_in),
         sockets(sockets_in),
+        permits(sockets_in),
         certs(signer),
         gate(executor_in),
         scratch(256 * 1024) {}
@@ -46,6 +48,7 @@ struct WorkerState {
 
   asio::any_io_executor executor;
   net::SocketSource& sockets;
+  EgressPermits permits;
   CertStore certs;
   Gate gate;
   std::vector<uint8_t> scratch;  // read buffer of HBONE connections

@@ -106,6 +106,9 @@ def main():
     parser.add_argument("--sizes", default="64,1024,16384")
     parser.add_argument("--parts", default="echo,http,bulk", help="which tables to make; a target without its table is not judged")
     options = parser.parse_args()
+    unknown = set(options.parts.split(",")) - {"echo", "http", "bulk"}
+    if unknown:
+        parser.error(f"--parts: {', '.join(sorted(unknown))}: there are echo, http and bulk")
     if os.geteuid() != 0:
         sys.exit("bench: needs root (network namespaces, BPF): run it with sudo")
     report = {"machine": {"kernel": os.uname().release, "cores": os.cpu_count()}, "tables": {}, "targets": []}

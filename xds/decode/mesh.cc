@@ -285,6 +285,7 @@ absl::Status DecodeLocalWorkload(const weft::node::v1::LocalWorkload& in,
   out->namespace_name = in.namespace_();
   out->name = in.name();
   out->tenant = in.tenant();
+  out->policy_epoch = in.policy_epoch();
   return absl::OkStatus();
 }
 

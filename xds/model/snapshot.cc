@@ -26,6 +26,10 @@ void Snapshot::Finish() {
       if (!inserted && workload->uid < at->second->uid) at->second = workload;
     }
   }
+  service_ips.clear();
+  for (const auto& [name, service] : services) {
+    service_ips.insert(service->addresses.begin(), service->addresses.end());
+  }
   marked_ips.clear();
   auto mark = [this](const std::vector<Endpoint>& all) {
     for (const Endpoint& endpoint : all) {

@@ -36,13 +36,16 @@ struct Snapshot {
   Named<TrustBundle> trust_bundles;       // by trust domain
   // Indices, made by Finish().
   std::unordered_map<IpAddress, std::shared_ptr<const Workload>, AddressHash> workload_by_ip;
-  std::unordered_set<IpAddress, AddressHash> marked_ips;  // of endpoints with in_mesh
+  std::unordered_set<IpAddress, AddressHash> marked_ips;   // of endpoints with in_mesh
+  std::unordered_set<IpAddress, AddressHash> service_ips;  // no endpoint has one
 
   // Builds the indices. Call once, before sharing.
   void Finish();
   const Workload* FindWorkload(const IpAddress& ip) const;
   // Some endpoint at this address is of the mesh, whatever the workload API says.
   bool IsMarked(const IpAddress& ip) const { return marked_ips.contains(ip); }
+  // A service of the mesh answers at this address, whether its listener has come or not.
+  bool IsServiceAddress(const IpAddress& ip) const { return service_ips.contains(ip); }
 };
 
 }  // namespace weft::model

@@ -90,6 +90,7 @@ struct LocalWorkload {
   std::string identity;
   std::vector<IpAddress> addresses;
   std::string namespace_name, name, tenant;
+  uint64_t policy_epoch = 0;  // differs: the kernel's network policy of the workload has changed
   bool operator==(const LocalWorkload&) const = default;
 };
 

@@ -345,6 +345,7 @@ Encoded Encode(const model::LocalWorkload& in) {
   out.set_namespace_(in.namespace_name);
   out.set_name(in.name);
   out.set_tenant(in.tenant);
+  out.set_policy_epoch(in.policy_epoch);
   return {std::string(kLocalWorkloadType), in.uid, Serialize(out)};
 }
 

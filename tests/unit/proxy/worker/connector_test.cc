@@ -30,7 +30,7 @@ TEST_F(TwoNodes, TunnelAcrossNodesCarriesIdentities) {
   EXPECT_EQ(flow.sent_bytes, 5u);
   EXPECT_EQ(flow.received_bytes, 6u);
   EXPECT_EQ(flow.reason, WEFT_R_CLOSED);
-  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 1);
+  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 2);  // one to ask for permits with
   EXPECT_EQ(b_.sockets.taken[net::SocketKind::kToApp], 1);
 }
 
@@ -39,7 +39,7 @@ TEST_F(TwoNodes, TunnelIsPooled) {
   ConnectResult first = ConnectFromA(app.address());
   ConnectResult second = ConnectFromA(app.address());
   EXPECT_NE(second.stream, nullptr);
-  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 1);
+  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 2);  // one to ask for permits with
   EXPECT_EQ(a_.tunnels.List().size(), 1u);
 }
 
@@ -105,7 +105,7 @@ TEST_F(TwoNodes, TunnelsOfASourceThatLeftTakeNothingNewAndEnd) {
   a_.tunnels.DrainSource(kAlice, a_.ip);
   ConnectResult after = ConnectFromA(app.address());
   ASSERT_NE(after.stream, nullptr) << ReasonName(after.reason);
-  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 2);
+  EXPECT_EQ(a_.sockets.taken[net::SocketKind::kTunnel], 3);  // and one to ask for permits with
   ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 2; }));
   Write(*before.stream, "old");
   EXPECT_EQ(Read(*app.accepted[0], 3), "old");
@@ -146,6 +146,59 @@ TEST_F(TwoNodes, APolicyThatComesLaterEndsConnectionsInPlace) {
   Write(*second.stream, "still");
   ASSERT_TRUE(RunUntil([&] { return allowed.accepted.size() == 1; }));
   EXPECT_EQ(Read(*allowed.accepted[0], 5), "still");
+}
+
+// Network policy is the kernel's, which knows nothing of a tunnel's streams unless it is asked.
+TEST_F(TwoNodes, NetworkPolicyIsAskedForEachStreamOfATunnel) {
+  App& denied = StartApp(b_.ip);
+  App& allowed = StartApp(b_.ip);
+  a_.sockets.denied = {denied.address()};
+  EXPECT_EQ(ConnectFromA(denied.address()).reason, WEFT_R_POLICY_DENIED);
+  EXPECT_EQ(a_.tunnels.List().size(), 0u);
+  EXPECT_NE(ConnectFromA(allowed.address()).stream, nullptr);
+  EXPECT_EQ(ConnectFromA(denied.address()).reason, WEFT_R_POLICY_DENIED);
+  EXPECT_TRUE(denied.accepted.empty());
+}
+
+TEST_F(TwoNodes, ANetworkPolicyThatComesLaterEndsStreamsOfATunnel) {
+  App& denied = StartApp(b_.ip);
+  App& allowed = StartApp(b_.ip);
+  ConnectResult first = ConnectFromA(denied.address());
+  ConnectResult second = ConnectFromA(allowed.address());
+  ASSERT_TRUE(first.stream != nullptr && second.stream != nullptr);
+  ASSERT_TRUE(RunUntil([&] { return !denied.accepted.empty() && !allowed.accepted.empty(); }));
+  a_.sockets.denied = {denied.address()};
+  PolicyChanged(a_);
+  EXPECT_EQ(Read(*first.stream, 1), "<policy_denied>");
+  EXPECT_EQ(Read(*denied.accepted[0], 1).front(), '<');
+  Write(*second.stream, "still");
+  EXPECT_EQ(Read(*allowed.accepted[0], 5), "still");
+}
+
+// Between the first question and the stream's being one that is asked again.
+TEST_F(TwoNodes, ANetworkPolicyThatChangesWhileAStreamOpensHolds) {
+  App& app = StartApp(b_.ip);
+  ConnectFromA(app.address());
+  a_.sockets.on_permit = [this, &app] { a_.sockets.denied = {app.address()}; };
+  EXPECT_EQ(ConnectFromA(app.address()).reason, WEFT_R_POLICY_DENIED);
+}
+
+TEST_F(TwoNodes, TheSocketToAskWithGoesWithItsWorkload) {
+  App& app = StartApp(b_.ip);
+  ConnectResult open = ConnectFromA(app.address());
+  ASSERT_NE(open.stream, nullptr);
+  EXPECT_EQ(a_.state.permits.size(), 1u);
+  auto again = std::make_shared<model::LocalWorkload>(*a_.local);
+  again->generation += 1;
+  a_.local = again;
+  Publish();
+  EXPECT_EQ(a_.state.permits.size(), 0u);
+  Write(*open.stream, "drains");
+  ASSERT_TRUE(RunUntil([&] { return !app.accepted.empty(); }));
+  EXPECT_EQ(Read(*app.accepted[0], 6), "drains");
+  ConnectResult next = ConnectFromA(app.address());
+  EXPECT_NE(next.stream, nullptr) << ReasonName(next.reason);
+  EXPECT_EQ(a_.state.permits.size(), 1u);
 }
 
 // Either side's: open streams go on, new ones need a new certificate.

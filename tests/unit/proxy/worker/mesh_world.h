@@ -9,9 +9,11 @@
 #include <unistd.h>
 
 #include <boost/asio/co_spawn.hpp>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -65,7 +67,15 @@ class WorkloadSockets final : public net::SocketSource {
     }
     co_return fds;
   }
+  Reason Permit(int fd, const SocketAddress& destination) override {
+    EXPECT_GE(fd, 0);
+    const Reason answer = denied.contains(destination) ? WEFT_R_POLICY_DENIED : WEFT_R_NONE;
+    if (on_permit) on_permit();
+    return answer;
+  }
   std::map<net::SocketKind, int> taken;
+  std::set<SocketAddress> denied;  // by the network policy that a kernel would have
+  std::function<void()> on_permit;  // after each answer
 
  private:
   IpAddress ip_;
@@ -218,6 +228,7 @@ class MeshWorld : public testing::Test {
       snapshot->trust_bundles[bundle->trust_domain] = bundle;
       snapshot->workloads.insert(workloads_.begin(), workloads_.end());
       snapshot->authorizations.insert(policies_.begin(), policies_.end());
+      snapshot->services.insert(services_.begin(), services_.end());
       snapshot->listeners.insert(listeners_.begin(), listeners_.end());
       snapshot->clusters.insert(clusters_.begin(), clusters_.end());
       snapshot->endpoints.insert(endpoints_.begin(), endpoints_.end());
@@ -227,6 +238,13 @@ class MeshWorld : public testing::Test {
       node->state.Adopt(snapshot);
       node->accepts.Adopt([](const std::string&, uint32_t) {});
     }
+  }
+  // What the agent tells the proxy when the kernel's network policy of its workload has changed.
+  void PolicyChanged(TestNode& node) {
+    auto changed = std::make_shared<model::LocalWorkload>(*node.local);
+    changed->policy_epoch += 1;
+    node.local = changed;
+    Publish();
   }
   void Listen() {
     ASSERT_TRUE(
@@ -284,6 +302,7 @@ class MeshWorld : public testing::Test {
   std::vector<std::unique_ptr<App>> apps_;
   model::Named<model::Workload> workloads_;
   model::Named<model::Authorization> policies_;
+  model::Named<model::Service> services_;
   model::Named<model::Listener> listeners_;
   model::Named<model::Cluster> clusters_;
   model::Named<model::Endpoints> endpoints_;

@@ -198,6 +198,27 @@ TEST_F(Outbound, NoListenerPassesThrough) {
   EXPECT_EQ(Read(*app.accepted[0], 1), "x");
 }
 
+// The workload API may name a service before its listener comes, and a program may ask for a port
+// that the service does not have.
+TEST_F(Outbound, ServiceAddressWithoutAListenerIsRefused) {
+  App& app = StartApp(TestIp(5));
+  auto service = std::make_shared<model::Service>();
+  service->namespace_name = "prod";
+  service->hostname = "db.prod.svc.cluster.local";
+  service->addresses = {app.address().ip};
+  services_[service->Key()] = service;
+  Publish();
+  auto client = Capture(app.address());
+  EXPECT_EQ(Read(*client, 1).front(), '<');
+  EXPECT_TRUE(RunUntil([&] { return Closed(a_, WEFT_R_NO_LISTENER) == 1; }));
+  EXPECT_TRUE(app.accepted.empty());
+  App& endpoint = StartApp(TestIp(6));
+  auto resolved = Capture(app.address(), endpoint.address());
+  Write(*resolved, "x");
+  ASSERT_TRUE(RunUntil([&] { return endpoint.accepted.size() == 1; }));
+  EXPECT_EQ(Read(*endpoint.accepted[0], 1), "x");
+}
+
 // A listener with both chains: the first byte decides, from whichever side.
 class Detection : public Outbound {
  protected:
