@@ -32,6 +32,9 @@ class KernelPolicy final {
   uint32_t highest_class() const;
   uint64_t touched() const { return touched_; }
 
+  // In force. Grows with each change.
+  uint64_t epoch() const;
+
  private:
   template <typename Value>
   struct Slot {
@@ -58,7 +61,6 @@ class KernelPolicy final {
   void Commit(Batch& batch);
   void RemoveOld(Batch& batch);
 
-  uint64_t epoch() const;
   static absl::Status Grace();
 
   UniqueFd entries_fd_, subjects_fd_, classes_fd_, blocks_fd_, epoch_fd_;

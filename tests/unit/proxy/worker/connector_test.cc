@@ -204,6 +204,8 @@ TEST_F(TwoNodes, TheSocketToAskWithGoesWithItsWorkload) {
 // Either side's: open streams go on, new ones need a new certificate.
 TEST_F(TwoNodes, TunnelsTakeNothingNewOnceTheCertificateIsOver) {
   App& app = StartApp(b_.ip);
+  ConnectFromA(app.address());  // takes the socket to ask for permits with
+  ASSERT_TRUE(RunUntil([&] { return app.accepted.size() == 1; }));
   for (TestNode* node : {&a_, &b_}) {
     SCOPED_TRACE(node->identity);
     AddCertificate(*node, node->identity, 11, 4);
