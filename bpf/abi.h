@@ -97,6 +97,10 @@ WEFT_SIZE(struct weft_sock, 92);
 #define WEFT_SOCK_SEEN_BLOCKING 16u /* late.bpf.c saw it accepted and blocking once */
 #define WEFT_SOCK_SEEN_NON_BLOCKING \
 	32u /* late.bpf.c saw it O_NONBLOCK once, as a client: it may be about to change */
+#define WEFT_SOCK_LEGACY                                                                          \
+	64u /* open before its workload was enrolled: never spliced, policy is asked by cut.bpf.c \
+	     */
+#define WEFT_SOCK_LEGACY_OUT 128u /* with it: this end connected (as far as can be told) */
 
 /* weft_workloads: netns cookie -> workload. Written by the agent at enrolment. */
 struct weft_workload {
@@ -340,6 +344,46 @@ struct weft_config {
 	__u32 splice; /* 0: no message is redirected any more, whatever is in the maps */
 };
 
+/* weft_guards: ifindex of the host end of a workload's veth -> whose it is (guard.h). Written by
+ * the agent, before it attaches tc/workload.bpf.c there; gone after it is detached. */
+struct weft_guard {
+	__u64 netns_cookie;
+	__u32 workload;
+	__u32 generation; /* as in the stamps of its sockets */
+	__u8 ipv4[16];    /* own addresses, all zero if there is none */
+	__u8 ipv6[16];
+	__u8 link_local[16];
+	__u8 mac[6];
+	__u16 reports;       /* events of the current second: a flood must not drown others' */
+	__u32 report_second; /* CLOCK_MONOTONIC */
+};
+WEFT_SIZE(struct weft_guard, 80);
+
+/* weft_flows: what is not TCP, as the workload's end sees it. An entry is what policy said of it.
+ */
+enum weft_flow_kind {
+	WEFT_FLOW_PACKETS = 0,
+	WEFT_FLOW_FRAGMENTS, /* of one datagram, whose id is in the two ports */
+};
+struct weft_flow_key {
+	__u32 workload;
+	__u32 generation;
+	__u8 protocol; /* of IP */
+	__u8 kind;     /* enum weft_flow_kind */
+	__u16 pad;
+	struct weft_flow flow;
+};
+WEFT_SIZE(struct weft_flow_key, 52);
+struct weft_flow_state {
+	__u64 seen_ns;
+	__u32 epoch;    /* of policy (its low half) when it was asked */
+	__u8 by_remote; /* 1: the first packet came to the workload */
+	__u8 answered;  /* 1: packets went both ways */
+	__u8 denied;
+	__u8 pad;
+};
+WEFT_SIZE(struct weft_flow_state, 16);
+
 /* weft_counters (per-CPU array, indexed by enum weft_reason): every verdict is counted, events may
  * be lost. */
 
@@ -355,6 +399,7 @@ enum weft_event_kind {
 	WEFT_EVENT_ASK_AGAIN, /* policy changed while a socket of `source_workload` connected;
 			       * control/bpf keeps it for itself */
 	WEFT_EVENT_AUDIT,     /* a connection matches a dry-run policy, `rule` */
+	WEFT_EVENT_GUARD,     /* a packet was dropped at the host end of a workload's veth */
 };
 struct weft_event {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
@@ -371,9 +416,9 @@ struct weft_event {
 	struct weft_addr source;
 	struct weft_addr destination; /* as the program asked for it */
 	struct weft_addr picked;      /* endpoint after a service was resolved; all zero: none */
-	__u32 pad;
-	__u64 sent_bytes;     /* CLOSE only */
-	__u64 received_bytes; /* CLOSE only */
+	__u32 protocol;               /* of IP; 0: TCP */
+	__u64 sent_bytes;             /* CLOSE only */
+	__u64 received_bytes;         /* CLOSE only */
 };
 WEFT_SIZE(struct weft_event, 144);
 

@@ -193,6 +193,28 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } weft_clients SEC(".maps");
 
+/* Host ends of workloads' veths. The agent, at enrolment; gone at release. Full: the enrolment
+ * fails.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2048);
+	__type(key, __u32);
+	__type(value, struct weft_guard);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_guards SEC(".maps");
+
+/* Flows of what is not TCP. tc/workload.bpf.c; times out (guard.h), evicted when others need the
+ * room. What is gone is asked anew with its next packet: if that is an answer, as a flow of its
+ * own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct weft_flow_key);
+	__type(value, struct weft_flow_state);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_flows SEC(".maps");
+
 /* ABI and switches. The agent. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

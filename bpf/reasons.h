@@ -55,7 +55,11 @@
 	X(SOCKETS_UNAVAILABLE, "sockets_unavailable", "weft-sockets gave no socket in time")       \
 	X(INTERNAL_ERROR, "internal_error", "a bug in Weft: please report it")                     \
 	X(WORKLOAD_GONE, "workload_gone", "the destination left this node during the connect")     \
-	X(POLICY_AUDITED, "policy_audited", "a dry-run policy matches; it decides nothing")
+	X(POLICY_AUDITED, "policy_audited", "a dry-run policy matches; it decides nothing")        \
+	X(SPOOFED, "spoofed",                                                                      \
+	  "a packet under an address that is not its pod's, or to a pod under that pod's own")     \
+	X(UNSTAMPED, "unstamped", "TCP that no connect or accept of the mesh made")                \
+	X(BAD_PACKET, "bad_packet", "a frame that the guard cannot judge: no pod may send it")
 
 enum weft_reason {
 #define X(name, text, meaning) WEFT_R_##name,

@@ -79,13 +79,41 @@ static __always_inline void weft_ends_of_server(const struct weft_sock *st,
 	ends->destination = *own;
 }
 
+/* Open before its workload was enrolled: a connection between two workloads of this node is asked
+ * like a direct one; from elsewhere, as far as addresses go. */
+static __always_inline void weft_ends_of_legacy(const struct weft_sock *st,
+						const struct weft_workload *workload,
+						const struct weft_flow *flow,
+						struct weft_ends_of *ends)
+{
+	struct weft_facts facts = {};
+	struct weft_peer *peer;
+
+	if (!(st->flags & WEFT_SOCK_LEGACY_OUT)) {
+		peer = weft_peer_of(&flow->remote);
+		weft_ends_of_server(st, &flow->remote, &flow->local, peer && peer->workload, ends);
+		return;
+	}
+	facts.asked = &flow->remote;
+	facts.workload = workload;
+	facts.target = &flow->remote;
+	facts.peer = weft_peer_of(&flow->remote);
+	ends->layers = weft_layers_asked(&facts, WEFT_ACT_DIRECT);
+	ends->source_subject = st->workload;
+	ends->source = flow->local;
+	ends->destination_subject = facts.peer ? facts.peer->workload : 0;
+	ends->destination = flow->remote;
+}
+
 static __always_inline void weft_find_ends(const struct weft_sock *st,
 					   const struct weft_workload *workload,
 					   const struct weft_flow *flow, struct weft_addr *target,
 					   struct weft_ends_of *ends)
 {
 	ends->protocol = WEFT_PROTOCOL_TCP;
-	if (st->role == WEFT_ROLE_APP && st->pid) {
+	if (st->flags & WEFT_SOCK_LEGACY) {
+		weft_ends_of_legacy(st, workload, flow, ends);
+	} else if (st->role == WEFT_ROLE_APP && st->pid) {
 		weft_ends_of_client(st, workload, flow, target, ends);
 	} else if (st->role == WEFT_ROLE_APP) {
 		int direct = st->verdict == WEFT_R_DIRECT;
@@ -109,7 +137,7 @@ static __always_inline void weft_report_cut(const struct weft_sock *st,
 {
 	__u32 reason = answer->by_default ? WEFT_R_POLICY_DEFAULT_DENIED : WEFT_R_POLICY_DENIED;
 	struct weft_event *event = weft_event_new(WEFT_EVENT_CUT, reason);
-	int client = st->pid || st->role == WEFT_ROLE_TUNNEL;
+	int client = st->pid || st->role == WEFT_ROLE_TUNNEL || st->flags & WEFT_SOCK_LEGACY_OUT;
 
 	if (!event)
 		return;
@@ -124,9 +152,9 @@ static __always_inline void weft_report_cut(const struct weft_sock *st,
 			: st->role == WEFT_ROLE_TO_APP || st->verdict == WEFT_R_PROXIED
 				? st->peer
 				: flow->remote;
-	event->destination = st->pid                     ? st->peer
-			     : st->role == WEFT_ROLE_APP ? flow->local
-							 : flow->remote;
+	event->destination = st->pid                                ? st->peer
+			     : st->role == WEFT_ROLE_APP && !client ? flow->local
+								    : flow->remote;
 	event->picked = st->picked;
 	weft_event_submit(event);
 }

@@ -130,6 +130,29 @@ static __always_inline void weft_on_connect(struct bpf_sock_ops *ctx, struct wef
 		weft_watch_state(ctx);
 }
 
+/* A socket of a workload that connects without a stamp: connect.bpf.c was asked before the workload
+ * was enrolled (a connection to itself needs none). It was not in the kernel's tables when
+ * enrolment walked them, so it is stamped as enrol.bpf.c would have done. */
+static __always_inline void weft_on_connect_unstamped(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct weft_workload *workload = weft_workload_of(bpf_get_netns_cookie(ctx));
+	struct weft_flow flow = {};
+	struct weft_sock *st;
+
+	if (!workload)
+		return;
+	weft_flow_of(ctx, &flow);
+	if (weft_ip_is_loopback(flow.remote.ip) || weft_is_own(workload, flow.remote.ip))
+		return;
+	st = bpf_sk_storage_get(&weft_stamps, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st)
+		return;
+	st->role = WEFT_ROLE_APP;
+	st->workload = workload->id;
+	st->generation = workload->generation;
+	st->flags = WEFT_SOCK_LEGACY | WEFT_SOCK_LEGACY_OUT;
+}
+
 static __always_inline void weft_on_active(struct bpf_sock_ops *ctx, struct weft_sock *st)
 {
 	struct weft_flow flow = {};
@@ -147,6 +170,7 @@ static __always_inline void weft_fill_accepted(struct weft_sock *st,
 	st->workload = workload->id;
 	st->generation = workload->generation;
 	st->flags = given->flags & WEFT_SOCK_SPLICE;
+	st->pid = 0; /* a listener that once connected leaves its own here */
 	st->source_identity = given->identity;
 	st->picked = given->picked;
 	if (given->kind == WEFT_HANDOVER_ADMISSION) {
@@ -287,8 +311,11 @@ int weft_sockops(struct bpf_sock_ops *ctx)
 	if (!sk)
 		return 1;
 	st = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
-	if (!st)
+	if (!st) {
+		if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+			weft_on_connect_unstamped(ctx, sk);
 		return 1;
+	}
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
 		weft_on_connect(ctx, st);
 	else if (ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)

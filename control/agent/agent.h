@@ -58,6 +58,7 @@ class Agent final {
     uint64_t policy_epoch = 0;  // see there
     State state = State::kWaitsForControl;
     std::string error;
+    std::string bypass;  // why it is not guarded; empty: it is
   };
   // A supervised program.
   struct Child {
@@ -98,6 +99,7 @@ class Agent final {
   // enrolment.cc
   absl::Status Enrol(const WorkloadEntry& entry, const std::string& source);
   absl::Status EnrolSteps(Enrolled& workload);
+  absl::Status GuardStep(Enrolled& workload);
   absl::Status Remove(const std::string& key);
   void ChooseNumbers(Enrolled& workload, uint64_t netns_cookie);
   void ScanWorkloads();

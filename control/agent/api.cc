@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Agent: agent.sock, the interface of the CLI. GET /status, /healthz, /events[?follow=1],
-// /why?source=S&destination=D[&port=P][&protocol=tcp]; POST /workloads, /splice?on=true|false; DELETE /workloads?name=NAMESPACE/NAME.
+// /why?source=S&destination=D[&port=P][&protocol=tcp]; POST /workloads, /splice?on=true|false;
+// DELETE /workloads?name=NAMESPACE/NAME.
 #include <time.h>
 #include <unistd.h>
 
@@ -225,6 +226,8 @@ std::string Agent::StatusJson(const std::string& of_proxy) {
                          {"netns", workload.entry.netns},
                          {"netns_cookie", workload.pod.netns_cookie},
                          {"splice", workload.entry.splice ? "on" : "off"},
+                         {"guard", workload.bypass.empty() ? "on" : "bypassable"},
+                         {"bypass", workload.bypass},
                          {"state", state},
                          {"error", workload.error}});
   }

@@ -80,11 +80,35 @@ absl::Status Agent::EnrolSteps(Enrolled& workload) {
   if (!attached.ok()) return Annotate(attached.status(), workload.entry.Key());
   writer_->NoteWorkload(cookie, entry);
   synced_ = {};
+  WEFT_RETURN_IF_ERROR(GuardStep(workload));
   if (!sockets_control_) return absl::UnavailableError("weft-sockets is not running");
   WEFT_RETURN_IF_ERROR(sockets_control_->AddWorkload(workload.pod.id, workload.pod.generation,
                                                      kNodeTenant, workload.netns_fd));
   if (certificates_) certificates_->Want(workload.identity);
   return absl::OkStatus();
+}
+
+// A workload that could leave the mesh is refused, unless it, or this kernel, leaves no choice.
+absl::Status Agent::GuardStep(Enrolled& workload) {
+  workload.bypass.clear();
+  const auto guard = kernel_->GuardWorkload(workload.pod.netns_cookie);
+  if (guard.ok()) return absl::OkStatus();
+  workload.bypass = std::string(guard.status().message());
+  const bool cooperative = workload.entry.cooperative && absl::IsFailedPrecondition(guard.status());
+  if (cooperative || absl::IsUnimplemented(guard.status())) {
+    LogWarning("a workload is enrolled without a guard",
+               {{"workload", workload.entry.Key()}, {"why", workload.bypass}});
+    return absl::OkStatus();
+  }
+  absl::Status refused = Annotate(guard.status(), workload.entry.Key());
+  if (absl::IsFailedPrecondition(refused)) {
+    refused = absl::FailedPreconditionError(
+        absl::StrCat(refused.message(), "; weft.dev/guard: cooperative accepts that"));
+  }
+  refused.Update(kernel_->DetachWorkload(workload.pod.netns_cookie));
+  writer_->ForgetWorkload(workload.pod.netns_cookie);
+  workload.pod.netns_cookie = 0;
+  return refused;
 }
 
 absl::Status Agent::Enrol(const WorkloadEntry& entry, const std::string& source) {

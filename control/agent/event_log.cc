@@ -51,6 +51,8 @@ const char* KindName(uint32_t kind) {
       return "ask_again";
     case WEFT_EVENT_AUDIT:
       return "audit";
+    case WEFT_EVENT_GUARD:
+      return "guard";
   }
   return "unknown";
 }
@@ -64,6 +66,9 @@ bool IsRefusal(uint32_t reason) {
     case WEFT_R_MAP_FULL:
     case WEFT_R_STAMP_MISUSE:
     case WEFT_R_NOT_ADMITTED:
+    case WEFT_R_SPOOFED:
+    case WEFT_R_UNSTAMPED:
+    case WEFT_R_BAD_PACKET:
       return true;
     default:
       return false;
@@ -126,6 +131,7 @@ std::string FormatEvent(const weft_event& event, const EventNames& names,
     out["pid"] = event.pid;
     out["process"] = std::string(comm, strnlen(comm, sizeof event.comm));
   }
+  if (event.kind == WEFT_EVENT_GUARD) out["protocol"] = event.protocol;
   if (event.kind == WEFT_EVENT_CLOSE) {
     out["sent_bytes"] = event.sent_bytes;
     out["received_bytes"] = event.received_bytes;

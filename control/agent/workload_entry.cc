@@ -84,6 +84,11 @@ absl::Status CheckEntry(const std::string& source, WorkloadEntry* e) {
   if (e->netns.empty() || e->netns[0] != '/')
     return Bad(source, "netns: an absolute path is needed");
   if (e->addresses.empty()) return Bad(source, "addresses: at least one is needed");
+  auto guard = e->annotations.find("weft.dev/guard");
+  if (guard != e->annotations.end() && guard->second != "on" && guard->second != "cooperative") {
+    return Bad(source, "weft.dev/guard: on or cooperative, not \"" + guard->second + "\"");
+  }
+  e->cooperative = guard != e->annotations.end() && guard->second == "cooperative";
   auto splice = e->annotations.find("weft.dev/splice");
   if (splice == e->annotations.end()) return absl::OkStatus();
   // yaml-cpp keeps the text, so an unquoted on or off arrives as it was written.

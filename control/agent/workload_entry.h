@@ -19,6 +19,9 @@ struct WorkloadEntry {
   std::vector<IpAddress> addresses;
   std::map<std::string, std::string> labels, annotations;
   bool splice = false;  // annotation weft.dev/splice: on (default off)
+  // Annotation weft.dev/guard: cooperative (default on). Accepted where it cannot be guarded: it is
+  // in the mesh as long as it wants to be.
+  bool cooperative = false;
 
   std::string Key() const { return namespace_name + "/" + name; }
   std::string Identity(std::string_view trust_domain) const;

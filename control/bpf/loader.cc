@@ -12,6 +12,7 @@
 
 #include "control/bpf/address.h"
 #include "control/bpf/cutter.h"
+#include "control/bpf/guard.h"
 #include "control/bpf/kernel_maps.h"
 #include "control/bpf/kernel_policy.h"
 #include "control/bpf/late_insertion.h"
@@ -89,6 +90,7 @@ struct Kernel::State {
   std::unique_ptr<ServiceTable> services;
   std::unique_ptr<KernelPolicy> policy;
   std::unique_ptr<Cutter> cutter;
+  std::unique_ptr<Guard> guard;
   std::set<uint32_t> ask_again;  // workloads with a socket that connected during a change of policy
   std::unique_ptr<LateInserter> late;
   std::unique_ptr<ring_buffer, CloseRing> ring;
@@ -210,6 +212,7 @@ absl::StatusOr<std::unique_ptr<Kernel>> Kernel::Open(const KernelConfig& config)
   WEFT_ASSIGN_OR_RETURN(s.late, LateInserter::Create(s.paths, s.config.sizes));
   WEFT_ASSIGN_OR_RETURN(s.policy, KernelPolicy::Create(s.paths, s.config.sizes));
   WEFT_ASSIGN_OR_RETURN(s.cutter, Cutter::Create(s.paths, s.config.sizes));
+  WEFT_ASSIGN_OR_RETURN(s.guard, Guard::Create(s.paths, s.config.sizes));
   s.services = std::make_unique<ServiceTable>(s.maps);
   s.ring.reset(ring_buffer__new(s.maps.events.get(), State::OnEvent, &s, nullptr));
   if (!s.ring) return ErrnoStatus(errno, "open weft_events");
@@ -255,12 +258,42 @@ absl::StatusOr<uint64_t> Kernel::AttachWorkload(int netns_fd, const WorkloadConf
 
 absl::Status Kernel::SetWorkload(uint64_t netns_cookie, const WorkloadConfig& workload) {
   WEFT_RETURN_IF_ERROR(CheckWorkload(workload));
-  return Put(state_->maps.workloads, netns_cookie, ToKernel(workload),
-             absl::StrCat("enrol workload ", workload.id));
+  const weft_workload entry = ToKernel(workload);
+  WEFT_RETURN_IF_ERROR(Put(state_->maps.workloads, netns_cookie, entry,
+                           absl::StrCat("enrol workload ", workload.id)));
+  return state_->guard->Update(netns_cookie, entry);
+}
+
+absl::StatusOr<GuardReport> Kernel::GuardWorkload(uint64_t netns_cookie, int host_netns) {
+  State& s = *state_;
+  const auto found = s.attached.find(netns_cookie);
+  weft_workload entry{};
+  if (found == s.attached.end() ||
+      bpf_map_lookup_elem(s.maps.workloads.get(), &netns_cookie, &entry) != 0) {
+    return absl::NotFoundError(absl::StrCat("netns ", netns_cookie, " is not enrolled"));
+  }
+  if (!s.guard->available()) {
+    return absl::UnimplementedError("this kernel has no tcx: Linux 6.6 has");
+  }
+  UniqueFd own;
+  if (host_netns < 0) {
+    own = UniqueFd(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+    if (!own.ok()) return ErrnoStatus(errno, "open network namespace");
+    host_netns = own.get();
+  }
+  const int pod_netns = found->second.netns.get();
+  WEFT_ASSIGN_OR_RETURN(const std::vector<HostEnd> ends, FindHostEnds(pod_netns, host_netns));
+  GuardReport report;
+  WEFT_ASSIGN_OR_RETURN(report.stamped, s.guard->StampOpenSockets(netns_cookie, pod_netns));
+  WEFT_RETURN_IF_ERROR(s.guard->Attach(netns_cookie, entry, ends, host_netns));
+  for (const HostEnd& end : ends) report.interfaces.push_back(end.pod_name);
+  return report;
 }
 
 absl::Status Kernel::DetachWorkload(uint64_t netns_cookie) {
   State& s = *state_;
+  // First: without the rest of us a guarded pod could not talk at all.
+  WEFT_RETURN_IF_ERROR(s.guard->Detach(netns_cookie));
   WEFT_RETURN_IF_ERROR(RemoveLink(s.paths.links + "/" + InboundLink(netns_cookie)));
   weft_workload entry{};
   if (bpf_map_lookup_elem(s.maps.workloads.get(), &netns_cookie, &entry) == 0) {

@@ -30,9 +30,10 @@ struct MapSizes {
   uint32_t services = 16384;
   uint32_t backends = 131072;
   uint32_t policies = 262144;
-  uint32_t classes = 65536;  // addresses, and as many blocks
+  uint32_t classes = 65536;         // addresses, and as many blocks
   uint32_t handovers = 65536;       // connections being set up at the same time
   uint32_t spliced = 65536;         // sockets in the splice
+  uint32_t flows = 65536;           // of UDP, ICMP and other than TCP, at the guards
   uint32_t event_bytes = 1u << 20;  // a power of two and whole pages
 };
 
@@ -86,6 +87,12 @@ struct SpliceStats {
   uint64_t redirect_failed = 0;
 };
 
+// What stands between a workload and the rest of the world.
+struct GuardReport {
+  std::vector<std::string> interfaces;  // of the pod, whose host ends are guarded
+  uint32_t stamped = 0;                 // sockets that were open before
+};
+
 struct LateInsertion {
   uint32_t inserted = 0;
   uint32_t waiting =
@@ -109,6 +116,12 @@ class Kernel final {
   // Repeating it (also after a restart) replaces both without a gap. A duplicate of the descriptor
   // is kept until DetachWorkload.
   absl::StatusOr<uint64_t> AttachWorkload(int netns_fd, const WorkloadConfig& workload);
+  // Puts the guard on the host ends of an attached workload's veths, so that nothing leaves the pod
+  // but what connect, accept and policy let out; sockets that are open go on. Repeating it adopts
+  // what is guarded, also after a restart. FailedPrecondition, for people: the pod has another
+  // way out; Unimplemented: this kernel has no tcx. Nothing is guarded then. `host_netns`: where
+  // the host ends are; -1: in ours.
+  absl::StatusOr<GuardReport> GuardWorkload(uint64_t netns_cookie, int host_netns = -1);
   // Changes flags, identity or addresses of an attached workload.
   absl::Status SetWorkload(uint64_t netns_cookie, const WorkloadConfig& workload);
   // Releases. OK if it was not attached.

@@ -134,7 +134,9 @@ void AddCapture(std::vector<Feature>& all) {
                      "inbound connections cannot be policed", "use Linux 5.9 or newer"));
   all.push_back(Make("ring_buffer", true, MapType(BPF_MAP_TYPE_RINGBUF, "ring buffer map"),
                      "no flow events", "use Linux 5.8 or newer"));
-  all.push_back(Make("tcx", false, Tcx(), "the host end of a veth is policed by clsact instead",
+  all.push_back(Make("tcx", false, Tcx(),
+                     "no guard at the host ends of veths: a pod with CAP_NET_RAW or CAP_NET_ADMIN "
+                     "can go round the mesh, and UDP and ICMP are under no policy",
                      "use Linux 6.6 or newer"));
 }
 
@@ -156,6 +158,13 @@ void AddSplice(std::vector<Feature>& all) {
 }
 
 }  // namespace
+
+bool HasTcx() {
+  const libbpf_print_fn_t before = libbpf_set_print(nullptr);
+  const bool present = Tcx().present;
+  libbpf_set_print(before);
+  return present;
+}
 
 std::vector<Feature> ProbeFeatures(const std::string& bpffs_root) {
   // A failing probe is a finding, not a message on stderr.

@@ -52,6 +52,8 @@ uint32_t WantedEntries(std::string_view map, const MapSizes& sizes) {
   if (map == "weft_handovers") return sizes.handovers;
   if (map == "weft_splice" || map == "weft_ends") return sizes.spliced;
   if (map == "weft_listeners") return sizes.workloads * 3;
+  if (map == "weft_guards") return sizes.workloads * 2;
+  if (map == "weft_flows") return sizes.flows;
   if (map == "weft_events") return sizes.event_bytes;
   return 0;
 }

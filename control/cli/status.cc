@@ -83,6 +83,11 @@ bool PrintWorkloads(const json& status) {
            Text(workload, "address").c_str(), Text(workload, "splice").c_str(),
            ready ? c.green.data() : c.yellow.data(), state.c_str(), c.reset.data(),
            Text(workload, "identity").c_str());
+    if (!Text(workload, "bypass").empty()) {
+      attention = true;
+      printf("             %sbypassable: %s%s\n", c.yellow.data(), Text(workload, "bypass").c_str(),
+             c.reset.data());
+    }
     if (!Text(workload, "error").empty()) {
       printf("             %s%s%s\n", c.red.data(), Text(workload, "error").c_str(),
              c.reset.data());

@@ -151,6 +151,7 @@ struct WorkloadAnnotation {
 constexpr WorkloadAnnotation kWorkloadAnnotations[] = {
     {"mesh", {"on", "off", ""}},
     {"splice", {"on", "off", "auto"}},
+    {"guard", {"on", "cooperative"}},
     {"isolation", {"node", "", ""}},
 };
 
@@ -228,7 +229,7 @@ void CheckWorkloadAnnotations(const LocatedMap& annotations, Problems* problems)
     if (known == nullptr) {
       problems->push_back({text.at,
                            name + ": unknown annotation; known here: weft.dev/mesh, "
-                                  "weft.dev/splice, weft.dev/isolation",
+                                  "weft.dev/splice, weft.dev/guard, weft.dev/isolation",
                            ""});
       continue;
     }

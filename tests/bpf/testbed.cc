@@ -86,6 +86,8 @@ Network::Network() : node_(NewNetns()) {
     pod.v4 = *IpAddress::Parse("10.77.0." + std::to_string(i));
     pod.v6 = *IpAddress::Parse("fd77::" + std::to_string(i));
     const std::string port = "wkern" + std::to_string(i);
+    pod.host_netns = node_.get();
+    pod.host_end = port;
     lines += "link add " + port + " type veth peer name eth0 netns /proc/self/fd/" +
              std::to_string(pod.netns.get()) + "\nlink set " + port + " master br0\nlink set " +
              port + " up\n";
@@ -111,7 +113,8 @@ KernelConfig Node::ConfigOf(const std::string& name) {
                   .policies = 65536,
                   .classes = 1024,
                   .handovers = 4096,
-                  .spliced = 4096};
+                  .spliced = 4096,
+                  .flows = 4096};
   return config;
 }
 
@@ -142,6 +145,13 @@ Node::~Node() {
 }
 
 void Node::Enrol(Pod& pod, uint32_t flags) {
+  EnrolUnguarded(pod, flags);
+  const absl::StatusOr<GuardReport> guard = kernel_->GuardWorkload(pod.cookie, pod.host_netns);
+  ASSERT_TRUE(guard.ok()) << guard.status();
+  EXPECT_EQ(guard->interfaces, std::vector<std::string>{"eth0"});
+}
+
+void Node::EnrolUnguarded(Pod& pod, uint32_t flags) {
   WorkloadConfig workload{.id = pod.id,
                           .generation = kGeneration,
                           .identity = IdentityOf(pod),

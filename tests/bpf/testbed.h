@@ -24,6 +24,8 @@ struct Pod {
   uint64_t cookie = 0;
   IpAddress v4;
   IpAddress v6;
+  int host_netns = -1;  // where the other end of its veth is
+  std::string host_end;
   SocketAddress At(uint16_t port) const { return {v4, port}; }
   SocketAddress At6(uint16_t port) const { return {v6, port}; }
 };
@@ -37,6 +39,7 @@ class Network {
  public:
   Network();
   Pod& pod(int index) { return pods_[static_cast<size_t>(index)]; }
+  const UniqueFd& node() const { return node_; }
 
  private:
   UniqueFd node_;
@@ -56,8 +59,9 @@ class Node {
   Kernel& kernel() { return *kernel_; }
   const SocketMaps& sockets() const { return *sockets_; }
   const KernelConfig& config() const { return config_; }
-  // Enrols the pod and announces its addresses as those of a workload of this node.
+  // Enrols the pod, guards it and announces its addresses as those of a workload of this node.
   void Enrol(Pod& pod, uint32_t flags);
+  void EnrolUnguarded(Pod& pod, uint32_t flags);
   void Announce(const Pod& pod, uint32_t flags);
   // Its policy, and its class. Announce permits everything where nothing else was said.
   void Permit(const Pod& pod, const SubjectState& state = {});

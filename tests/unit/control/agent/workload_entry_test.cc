@@ -31,6 +31,18 @@ TEST(WorkloadEntry, JsonIsYaml) {
   EXPECT_FALSE(entry->splice);
 }
 
+TEST(WorkloadEntry, TheGuardIsOnUnlessToldOtherwise) {
+  const std::string text = "name: a\nnetns: /run/netns/a\naddresses: [10.0.0.1]\n";
+  for (const auto& [annotations, cooperative] :
+       {std::pair{"", false},
+        {"annotations: {weft.dev/guard: on}\n", false},
+        {"annotations: {weft.dev/guard: cooperative}\n", true}}) {
+    auto entry = ParseWorkloadEntry(text + annotations, "a.yaml");
+    ASSERT_TRUE(entry.ok()) << entry.status();
+    EXPECT_EQ(entry->cooperative, cooperative) << annotations;
+  }
+}
+
 struct BadCase {
   const char* name;
   const char* text;
@@ -62,6 +74,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"SpliceWord",
                 "name: a\nnetns: /x\naddresses: [10.0.0.1]\nannotations: {weft.dev/splice: yes}\n",
                 "on or off"},
+        BadCase{"GuardWord",
+                "name: a\nnetns: /x\naddresses: [10.0.0.1]\nannotations: {weft.dev/guard: off}\n",
+                "on or cooperative"},
         BadCase{"NestedLabel", "name: a\nnetns: /x\naddresses: [10.0.0.1]\nlabels: {a: {b: c}}\n",
                 "a: a string is needed"}),
     [](const auto& each) { return each.param.name; });
