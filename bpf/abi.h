@@ -356,6 +356,7 @@ struct weft_guard {
 	__u8 mac[6];
 	__u16 reports;       /* events of the current second: a flood must not drown others' */
 	__u32 report_second; /* CLOCK_MONOTONIC */
+	__u32 pad;
 };
 WEFT_SIZE(struct weft_guard, 80);
 
