@@ -55,7 +55,10 @@
 	X(SOCKETS_UNAVAILABLE, "sockets_unavailable", "weft-sockets gave no socket in time")       \
 	X(INTERNAL_ERROR, "internal_error", "a bug in Weft: please report it")                     \
 	X(WORKLOAD_GONE, "workload_gone", "the destination left this node during the connect")     \
-	X(POLICY_AUDITED, "policy_audited", "a dry-run policy matches; it decides nothing")
+	X(POLICY_AUDITED, "policy_audited", "a dry-run policy matches; it decides nothing")        \
+	X(PROCESS_DENIED, "process_denied", "a process policy denies it to this program")          \
+	X(PROCESS_KILLED, "process_killed", "a process policy had the process killed")             \
+	X(PROCESS_MATCHED, "process_matched", "a process policy matches; it only reports")
 
 enum weft_reason {
 #define X(name, text, meaning) WEFT_R_##name,

@@ -22,6 +22,9 @@ struct Feature {
 // All features, in the order they should be shown.
 std::vector<Feature> ProbeFeatures(const std::string& bpffs_root = "/sys/fs/bpf");
 
+// Whether the kernel has a function of that name (/proc/kallsyms).
+bool KernelHasFunction(const char* name);
+
 // The mount point of cgroup v2, from /proc/self/mountinfo: /sys/fs/cgroup, or
 // /sys/fs/cgroup/unified on hybrid hosts.
 absl::StatusOr<std::string> FindCgroup2Root();
