@@ -126,6 +126,10 @@ int Do(const Words& w) {
     const ssize_t got = recv(fd, &byte, 1, 0);
     return got < 0 ? errno : 96;
   }
+  if (word == "connect-pause") {  // whatever comes of it
+    ConnectTo(NewSocket(), w[1], w[2]);
+    pause();
+  }
   if (word == "exit") return atoi(w[1].c_str());
   if (word == "flood") {  // N connects that are refused, and N programs
     for (int i = 0; i < atoi(w[3].c_str()); ++i) {

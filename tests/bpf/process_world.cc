@@ -37,7 +37,7 @@ int Child::Wait() {
   return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-int Run(const Pod& pod, const std::vector<std::string>& arguments,
+int RunIn(const Pod& pod, const std::vector<std::string>& arguments,
         const std::vector<int>& inherited) {
   return Child(pod, arguments, inherited).Wait();
 }
@@ -104,7 +104,7 @@ int ProcessTest::Connects(const std::string& path, const std::vector<std::string
   words.insert(words.end(), more.begin(), more.end());
   words.insert(words.end(),
                {"connect", server_pod_.v4.ToString(), std::to_string(kServerPort)});
-  return Run(client_pod_, words);
+  return RunIn(client_pod_, words);
 }
 
 ProcessTest::Seen ProcessTest::Events() {

@@ -25,7 +25,7 @@ class Child {
   pid_t pid_ = -1;
 };
 
-int Run(const Pod& pod, const std::vector<std::string>& arguments,
+int RunIn(const Pod& pod, const std::vector<std::string>& arguments,
         const std::vector<int>& inherited = {});
 
 class ProcessTest : public testing::Test {
