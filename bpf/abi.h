@@ -379,8 +379,8 @@ struct weft_event {
 };
 WEFT_SIZE(struct weft_event, 152);
 
-/* Processes: who did it. Facts are found by processes.h, rules answered by process.h, and written by
- * control/bpf/kernel_processes. */
+/* Processes: who did it. Facts are found by processes.h, rules answered by process.h, and written
+ * by control/bpf/kernel_processes. */
 
 /* A program's file, whatever it is called. */
 struct weft_binary_id {
@@ -436,10 +436,10 @@ WEFT_SIZE(struct weft_process, 328);
 #define WEFT_PROCESS_ARGUMENTS_CUT                                                        \
 	4u /* too many, or not readable: it is taken to have every argument that is asked \
 	      for */
-#define WEFT_PROCESS_SEEN_LATE \
-	8u /* not at its exec: arguments are what its memory held later */
+#define WEFT_PROCESS_SEEN_LATE 8u /* not at its exec: arguments are what its memory held later */
 
-/* weft_makers: storage of a socket, from its creation on. Accepted sockets have their listener's. */
+/* weft_makers: storage of a socket, from its creation on. Accepted sockets have their listener's.
+ */
 struct weft_maker {
 	__u32 pid;
 	__u32 started;
@@ -453,8 +453,8 @@ WEFT_SIZE(struct weft_maker, 24);
 /* Rules. All entries of one state of all policies have one generation; weft_proc_gen names the one
  * in force by epoch, so that policies of processes and of the network change at one moment. */
 #define WEFT_PROGRAM_OTHER 0u /* no policy names its path, or that cannot be believed */
-struct weft_program_key { /* weft_programs, longest prefix: -> class of programs */
-	__u32 length;     /* bits of generation and path; an exact path ends with its zero */
+struct weft_program_key {     /* weft_programs, longest prefix: -> class of programs */
+	__u32 length;         /* bits of generation and path; an exact path ends with its zero */
 	__u32 generation;
 	__u8 path[WEFT_PATH_BYTES];
 };
@@ -489,7 +489,12 @@ struct weft_rule_key { /* weft_proc_rules */
 	__u8 asks;   /* enum weft_asks */
 };
 WEFT_SIZE(struct weft_rule_key, 20);
-enum weft_process_action { WEFT_PROCESS_PASS = 0, WEFT_PROCESS_LOG, WEFT_PROCESS_DENY, WEFT_PROCESS_KILL };
+enum weft_process_action {
+	WEFT_PROCESS_PASS = 0,
+	WEFT_PROCESS_LOG,
+	WEFT_PROCESS_DENY,
+	WEFT_PROCESS_KILL
+};
 struct weft_choice {
 	__u64 arguments; /* bits that the process must have */
 	__u32 action;    /* enum weft_process_action; PASS: no more choices */

@@ -34,7 +34,6 @@ static __always_inline void weft_choose(const struct weft_rules *rules, __u64 ar
 
 	out->action = WEFT_PROCESS_PASS;
 	out->rule = 0;
-#pragma unroll
 	for (i = 0; i < WEFT_CHOICES; ++i) {
 		if (rules->v[i].arguments & ~arguments)
 			continue;

@@ -137,8 +137,9 @@ static __always_inline void weft_find_arguments(weft_task task, struct weft_scra
 	}
 }
 
-/* Finds out about `task`, whose netns is the workload's, and keeps it. `own`: it is the current one,
- * so that its arguments can be read. 0: nobody to keep. room->process is filled if it could be. */
+/* Finds out about `task`, whose netns is the workload's, and keeps it. `own`: it is the current
+ * one, so that its arguments can be read. 0: nobody to keep. room->process is filled if it could
+ * be. */
 static __always_inline int weft_learn_process(weft_task task, const struct weft_process_key *key,
 					      __u32 workload, int own, __u32 flags,
 					      struct weft_scratch *room)

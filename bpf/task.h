@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Facts of a task: who it is, what it runs, in which namespaces, with which arguments. Kernel-private
- * fields by CO-RE; the types are flavours (___weft), so that they stand beside those of core.h.
- * Not for user space. */
+/* Facts of a task: who it is, what it runs, in which namespaces, with which arguments.
+ * Kernel-private fields by CO-RE; the types are flavours (___weft), so that they stand beside those
+ * of core.h. Not for user space. */
 #ifndef WEFT_BPF_TASK_H
 #define WEFT_BPF_TASK_H
 
@@ -165,7 +165,8 @@ struct weft_climb {
 	__u32 end; /* enum weft_path_end */
 };
 
-/* Pointers are copied before BPF_CORE_READ, which would relocate every access of its first argument.
+/* Pointers are copied before BPF_CORE_READ, which would relocate every access of its first
+ * argument.
  */
 static __always_inline int weft_keep_name(struct weft_climb *climb)
 {

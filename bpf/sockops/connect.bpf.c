@@ -41,12 +41,12 @@ struct weft_call {
 	struct weft_decision decision;
 	__u32 destination_workload;
 	__u32 destination_identity;
-	__u64 epoch; /* of policy, before anything was asked */
-	__u32 audit; /* number of a dry-run policy that matches, 0: none */
-	struct weft_who who;    /* that calls, if it is a workload's own socket */
-	__u32 maker_pid;        /* who made the socket */
+	__u64 epoch;         /* of policy, before anything was asked */
+	__u32 audit;         /* number of a dry-run policy that matches, 0: none */
+	struct weft_who who; /* that calls, if it is a workload's own socket */
+	__u32 maker_pid;     /* who made the socket */
 	__u32 maker_binary;
-	__u32 process_rule;     /* of process policy that matches and only reports, 0: none */
+	__u32 process_rule; /* of process policy that matches and only reports, 0: none */
 };
 
 static __always_inline void weft_pick_backend(const struct weft_service *service,
@@ -103,8 +103,8 @@ static __always_inline void weft_police_stamped(struct weft_call *call,
 /* What runs in the calling process, after the network's policy has allowed it. A frame of its own,
  * for the stack. */
 static __attribute__((noinline)) void weft_police_process(struct weft_call *call,
-						const struct weft_workload *workload,
-						const struct weft_service *service)
+							  const struct weft_workload *workload,
+							  const struct weft_service *service)
 {
 	struct weft_process_answer answer = {};
 	struct weft_process_call asked = {};

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* After a change of policy: asks again for every connection of one netns, as connect.bpf.c did (of
- * the process that connected, as long as it runs that program), and destroys those that are no longer
- * allowed. The other end learns it by RST, spliced or not, and is
- * itself walked if its own policy changed. Hook: iter/tcp, which holds the socket's lock; run by
- * control/bpf in the netns. Fails open: the next run. */
+ * the process that connected, as long as it runs that program), and destroys those that are no
+ * longer allowed. The other end learns it by RST, spliced or not, and is itself walked if its own
+ * policy changed. Hook: iter/tcp, which holds the socket's lock; run by control/bpf in the netns.
+ * Fails open: the next run. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>

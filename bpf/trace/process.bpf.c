@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* Processes of enrolled workloads: knows them from fork() or exec() on, reports exec() and the end,
- * asks process policy at exec(). Hooks: raw tracepoints, which no workload can be without; a process
- * that policy has killed at exec() never runs an instruction of its new program. Acts only on netns
- * that are enrolled. weft_scan (iter/task) finds those that ran before. Fails open: a process that
- * is not known here is found out when it connects. */
+ * asks process policy at exec(). Hooks: raw tracepoints, which no workload can be without; a
+ * process that policy has killed at exec() never runs an instruction of its new program. Acts only
+ * on netns that are enrolled. weft_scan (iter/task) finds those that ran before. Fails open: a
+ * process that is not known here is found out when it connects. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 

@@ -170,7 +170,7 @@ absl::StatusOr<ObjectPtr> Kernel::State::LoadCgroupObject(const EmbeddedObject& 
     WEFT_RETURN_IF_ERROR(LoadObject(embedded, object.get()));
     return object;
   }
-  kills_at_connect = KernelHasFunction("bpf_send_signal_task");
+  kills_at_connect = config.kill_in_kernel && KernelHasFunction("bpf_send_signal_task");
   uint32_t on = kills_at_connect ? 1 : 0;
   memcpy(kill, &on, sizeof on);
   if (LoadObject(embedded, object.get()).ok()) return object;
@@ -267,8 +267,8 @@ absl::StatusOr<std::unique_ptr<Kernel>> Kernel::Open(const KernelConfig& config)
   s.services = std::make_unique<ServiceTable>(s.maps);
   s.ring.reset(ring_buffer__new(s.maps.events.get(), State::OnEvent, &s, nullptr));
   if (!s.ring) return ErrnoStatus(errno, "open weft_events");
-  if (const int error = ring_buffer__add(s.ring.get(), s.maps.process_events.get(),
-                                         State::OnProcessEvent, &s);
+  if (const int error =
+          ring_buffer__add(s.ring.get(), s.maps.process_events.get(), State::OnProcessEvent, &s);
       error != 0) {
     return ErrnoStatus(-error, "open weft_proc_events");
   }

@@ -30,7 +30,7 @@ struct MapSizes {
   uint32_t services = 16384;
   uint32_t backends = 131072;
   uint32_t policies = 262144;
-  uint32_t classes = 65536;  // addresses, and as many blocks
+  uint32_t classes = 65536;         // addresses, and as many blocks
   uint32_t handovers = 65536;       // connections being set up at the same time
   uint32_t spliced = 65536;         // sockets in the splice
   uint32_t event_bytes = 1u << 20;  // of each buffer; a power of two and whole pages
@@ -47,6 +47,7 @@ struct KernelConfig {
   bool splice = true;  // the node-wide switch; a workload also needs WEFT_WL_SPLICE
   // Of one workload, per second on average and at once; per second 0: no limit.
   uint32_t events_per_second = 1000, events_at_once = 2000;
+  bool kill_in_kernel = true;  // where it can, at connect(); false: as on an older kernel
 };
 
 struct WorkloadConfig {

@@ -110,7 +110,7 @@ int Do(const Words& w) {
   if (word == "exec") Execute(Words(w.begin() + 1, w.end()));
   if (word == "from-memory") FromMemory(Words(w.begin() + 1, w.end()));
   if (word == "chroot-exec") {
-    if (chroot(w[1].c_str()) != 0) return errno;
+    if (chroot(w[1].c_str()) != 0 || chdir("/") != 0) return 94;
     Execute(Words(w.begin() + 2, w.end()));
   }
   if (word == "wait-connect") {  // when its standard input says so

@@ -33,15 +33,16 @@ std::string EventPath(const weft_process_event& event) {
 // Answers one HTTP request per connection until destroyed.
 class HttpServer {
  public:
-  explicit HttpServer(const UniqueFd& listener) : thread_([this, &listener] {
-      while (!stop_) {
-        if (NothingToAccept(listener, 20)) continue;
-        const UniqueFd fd = Accept(listener, Blocking::kYes);
-        char request[1024];
-        if (recv(fd.get(), request, sizeof request, 0) <= 0) continue;
-        SendAll(fd, "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok");
-      }
-    }) {}
+  explicit HttpServer(const UniqueFd& listener)
+      : thread_([this, &listener] {
+          while (!stop_) {
+            if (NothingToAccept(listener, 20)) continue;
+            const UniqueFd fd = Accept(listener, Blocking::kYes);
+            char request[1024];
+            if (recv(fd.get(), request, sizeof request, 0) <= 0) continue;
+            SendAll(fd, "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok");
+          }
+        }) {}
   ~HttpServer() {
     stop_ = true;
     thread_.join();
@@ -56,12 +57,13 @@ TEST_F(ProcessTest, OnlyThisBinaryInThisPodMayReachThatService) {
   const std::string curl = Real("/usr/bin/curl"), python = Real("/usr/bin/python3");
   const std::string url = "http://" + server_pod_.At(kServerPort).ToString() + "/";
   const std::vector<std::string> by_curl = {curl, "-s", "-m", "5", "-o", "/dev/null", url};
-  const std::vector<std::string> by_python = {
-      python, "-c",
-      "import socket,sys\n"
-      "try: socket.create_connection(('" + server_pod_.v4.ToString() + "', " +
-          std::to_string(kServerPort) + "), 5).sendall(b'x')\n"
-      "except OSError as e: sys.exit(e.errno)"};
+  const std::vector<std::string> by_python = {python, "-c",
+                                              "import socket,sys\n"
+                                              "try: socket.create_connection(('" +
+                                                  server_pod_.v4.ToString() + "', " +
+                                                  std::to_string(kServerPort) +
+                                                  "), 5).sendall(b'x')\n"
+                                                  "except OSError as e: sys.exit(e.errno)"};
   const HttpServer serving(server_);
   EXPECT_EQ(RunIn(client_pod_, by_curl), 0);
   EXPECT_EQ(RunIn(client_pod_, by_python), 0);
@@ -73,8 +75,8 @@ TEST_F(ProcessTest, OnlyThisBinaryInThisPodMayReachThatService) {
   EXPECT_EQ(RunIn(other_pod_, by_python), 0);
   const UniqueFd elsewhere = Listener(other_pod_, kServerPort);
   EXPECT_EQ(RunIn(client_pod_, {python, "-c",
-                              "import socket\nsocket.create_connection(('" +
-                                  other_pod_.v4.ToString() + "', 8080), 5)"}),
+                                "import socket\nsocket.create_connection(('" +
+                                    other_pod_.v4.ToString() + "', 8080), 5)"}),
             0);
   int denied = 0;
   for (const weft_event& event : Events().flows) {
@@ -104,7 +106,7 @@ TEST_F(ProcessTest, DestinationsByIdentityBlockAndPort) {
     Apply();
     const auto get = [&](uint16_t port) {
       return RunIn(client_pod_, {program, "--helper", "connect", server_pod_.v4.ToString(),
-                               std::to_string(port)});
+                                 std::to_string(port)});
     };
     return std::pair(get(kServerPort), get(9000));
   };
@@ -113,11 +115,10 @@ TEST_F(ProcessTest, DestinationsByIdentityBlockAndPort) {
   const std::string other = snapshot_.workloads[Uid(other_pod_)]->Identity();
   EXPECT_EQ(with([&](Rule& r) { r.identities = {identity}; }), std::pair(EPERM, EPERM));
   EXPECT_EQ(with([&](Rule& r) { r.identities = {other}; }), std::pair(0, 0));
-  EXPECT_EQ(with([&](Rule& r) { r.ports = {{.first = 9000, .last = 9000}}; }),
-            std::pair(0, EPERM));
+  EXPECT_EQ(with([&](Rule& r) { r.ports = {{.first = 9000, .last = 9000}}; }), std::pair(0, EPERM));
   EXPECT_EQ(with([&](Rule& r) {
-              r.blocks = {{.cidr = {*IpAddress::Parse("10.77.0.0"), 24},
-                           .except = {{server_pod_.v4, 32}}}};
+              r.blocks = {
+                  {.cidr = {*IpAddress::Parse("10.77.0.0"), 24}, .except = {{server_pod_.v4, 32}}}};
             }),
             std::pair(0, 0));
   EXPECT_EQ(with([&](Rule& r) { r.blocks = {{.cidr = {*IpAddress::Parse("10.0.0.0"), 8}}}; }),
@@ -133,7 +134,7 @@ TEST_F(ProcessTest, AfterExecTheAnswerFollowsTheNewBinary) {
   const std::string ip = server_pod_.v4.ToString(), port = std::to_string(kServerPort);
   const auto first_then = [&](const std::string& one, const std::string& two, int e1, int e2) {
     return RunIn(client_pod_, {one, "--helper", "connect-exec", ip, port, two, "--helper", "report",
-                             ip, port, std::to_string(e1), std::to_string(e2)});
+                               ip, port, std::to_string(e1), std::to_string(e2)});
   };
   EXPECT_EQ(first_then(good, bad, 0, EPERM), 0);
   EXPECT_EQ(first_then(bad, good, EPERM, 0), 0);
@@ -145,7 +146,7 @@ TEST_F(ProcessTest, ASocketInheritedOverExecIsJudgedByWhoConnects) {
   const std::string ip = server_pod_.v4.ToString(), port = std::to_string(kServerPort);
   const auto made_by = [&](const std::string& maker, const std::string& user) {
     return RunIn(client_pod_,
-               {maker, "--helper", "make-exec", user, "--helper", "connect-9", ip, port});
+                 {maker, "--helper", "make-exec", user, "--helper", "connect-9", ip, port});
   };
   EXPECT_EQ(made_by(bad, good), 0);
   Events();
@@ -166,13 +167,13 @@ TEST_F(ProcessTest, ASocketPassedOnIsJudgedByWhoConnects) {
     int channel[2];
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel), 0);
     const UniqueFd a(channel[0]), b(channel[1]);
-    EXPECT_EQ(RunIn(client_pod_,
-                  {maker, "--helper", "send-socket", std::to_string(a.get())}, {a.get()}),
-              0);
+    EXPECT_EQ(
+        RunIn(client_pod_, {maker, "--helper", "send-socket", std::to_string(a.get())}, {a.get()}),
+        0);
     return RunIn(client_pod_,
-               {user, "--helper", "connect-received", std::to_string(b.get()),
-                server_pod_.v4.ToString(), std::to_string(kServerPort)},
-               {b.get()});
+                 {user, "--helper", "connect-received", std::to_string(b.get()),
+                  server_pod_.v4.ToString(), std::to_string(kServerPort)},
+                 {b.get()});
   };
   EXPECT_EQ(passed(bad, good), 0);
   Events();
@@ -193,18 +194,33 @@ TEST_F(ProcessTest, KillAtConnectFailsTheConnectAndEndsTheProcess) {
   Policy(client_pod_).rules = {
       {.name = "dead", .binaries = {bad}, .connects = true, .action = Action::kKill}};
   Apply();
-  printf("killed by the %s\n", node_.kernel().kills_at_connect() ? "kernel" : "agent");
-  std::atomic<bool> stop = false;
-  std::thread agent([&] {  // where the kernel cannot
-    while (!stop && !node_.kernel().kills_at_connect()) Events();
-  });
+  ASSERT_TRUE(node_.kernel().kills_at_connect()) << "an older kernel: see the next test";
   Child child(client_pod_, {bad, "--helper", "connect-pause", server_pod_.v4.ToString(),
                             std::to_string(kServerPort)});
   EXPECT_EQ(child.Wait(), -SIGKILL);
-  stop = true;
-  agent.join();
   EXPECT_EQ(node_.Count(WEFT_R_PROCESS_KILLED), 1u);
   EXPECT_TRUE(NothingToAccept(server_, 50));
+}
+
+TEST(ProcessKill, WhereTheKernelCannotTheReaderOfEventsKills) {
+  Network network;
+  Node node("prockill", [](KernelConfig& config) { config.kill_in_kernel = false; });
+  Pod& client = network.pod(0);
+  Pod& server = network.pod(1);
+  for (Pod* pod : {&client, &server}) node.Enrol(*pod, WEFT_WL_PROXY_READY);
+  const UniqueFd listener = Listener(server, kServerPort);
+  node.policy().processes.watches[client.id] = {WEFT_WATCH_CONNECT, 1};
+  node.policy().processes.rules[{
+      .subject = client.id, .class_number = WEFT_CLASS_ANY, .asks = WEFT_ASKS_CONNECT}] = {
+      {0, WEFT_PROCESS_KILL, 1}};
+  node.Apply();
+  ASSERT_FALSE(node.kernel().kills_at_connect());
+  node.Events();
+  Child child(client, {std::filesystem::canonical("/proc/self/exe"), "--helper", "connect-pause",
+                       server.v4.ToString(), std::to_string(kServerPort)});
+  EXPECT_EQ(node.WaitEvent(WEFT_EVENT_CONNECT).reason, WEFT_R_PROCESS_KILLED);
+  EXPECT_EQ(child.Wait(), -SIGKILL);
+  EXPECT_TRUE(NothingToAccept(listener, 50));
 }
 
 TEST_F(ProcessTest, KillAtExecByBinaryAndArguments) {
@@ -249,9 +265,8 @@ TEST_F(ProcessTest, MonitorAndLogOnlyReport) {
   });
   ASSERT_NE(exec, seen.processes.end());
   EXPECT_EQ(RuleOf(exec->rule), "ProcessPolicy demo/programs kill (monitor, Kill)");
-  const auto connect = std::ranges::find_if(seen.flows, [](const weft_event& event) {
-    return event.kind == WEFT_EVENT_AUDIT;
-  });
+  const auto connect = std::ranges::find_if(
+      seen.flows, [](const weft_event& event) { return event.kind == WEFT_EVENT_AUDIT; });
   ASSERT_NE(connect, seen.flows.end());
   EXPECT_EQ(connect->reason, WEFT_R_PROCESS_MATCHED);
   EXPECT_EQ(RuleOf(connect->rule), "ProcessPolicy demo/programs deny (monitor, Deny)");
@@ -282,8 +297,7 @@ TEST_F(ProcessTest, ExecAndExitSayWhoWhatAndHow) {
                                   std::string("7"), std::string("two words"), std::string()}) {
     words += word + '\0';
   }
-  EXPECT_EQ(std::string(reinterpret_cast<const char*>(exec.arguments), exec.argument_bytes),
-            words);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(exec.arguments), exec.argument_bytes), words);
   const weft_process_event exit = WaitProcess(WEFT_EVENT_EXIT, child.pid());
   EXPECT_EQ(exit.exit_code, 7u << 8);
   EXPECT_EQ(EventPath(exit), program);
@@ -312,9 +326,9 @@ TEST_F(ProcessTest, AProcessThatRanBeforeIsKnownAndJudged) {
     const int kept = dup(0);
     dup2(out.get(), 0);
     auto child = std::make_unique<Child>(
-        client_pod_, std::vector<std::string>{path, "--helper", flag, "wait-connect",
-                                              server_pod_.v4.ToString(),
-                                              std::to_string(kServerPort)});
+        client_pod_,
+        std::vector<std::string>{path, "--helper", flag, "wait-connect", server_pod_.v4.ToString(),
+                                 std::to_string(kServerPort)});
     dup2(kept, 0);
     close(kept);
     return child;
@@ -424,8 +438,8 @@ TEST(ProcessRoom, RulesWithoutRoomCloseTheWorkloadAndRecover) {
   processes.full_rule = 77;
   processes.watches[client.id] = {WEFT_WATCH_CONNECT, 1};
   for (uint32_t i = 0; i < 40; ++i) {
-    processes.rules[{.subject = client.id, .class_number = 1000 + i, .asks = WEFT_ASKS_CONNECT}] =
-        {{0, WEFT_PROCESS_LOG, 1}};
+    processes.rules[{.subject = client.id, .class_number = 1000 + i, .asks = WEFT_ASKS_CONNECT}] = {
+        {0, WEFT_PROCESS_LOG, 1}};
   }
   const PolicyReport full = node.kernel().ApplyPolicy(node.policy());
   EXPECT_TRUE(absl::IsResourceExhausted(full.status)) << full.status;
@@ -466,8 +480,8 @@ TEST(ProcessFlood, OnePodsFloodIsLimitedAndDrownsNobody) {
   execs.clear();
   constexpr int kNoise = 8000, kCalls = 40;
   {
-    Child flood(noisy, {program, "--helper", "flood", quiet.v4.ToString(), "1",
-                        std::to_string(kNoise)});
+    Child flood(noisy,
+                {program, "--helper", "flood", quiet.v4.ToString(), "1", std::to_string(kNoise)});
     // Nobody reads meanwhile: what the flood could do to the buffers, it does.
     for (int i = 0; i < kCalls; ++i) {
       EXPECT_EQ(RunIn(quiet, {program, "--helper", "connect", noisy.v4.ToString(), "1"}),
