@@ -11,7 +11,7 @@
 
 #include "bpf/reasons.h"
 
-#define WEFT_ABI 3
+#define WEFT_ABI 4
 
 #ifdef __cplusplus
 #define WEFT_SIZE(T, n) static_assert(sizeof(T) == (n), #T)
@@ -420,7 +420,197 @@ struct weft_event {
 	__u32 protocol;               /* of IP; 0: TCP */
 	__u64 sent_bytes;             /* CLOSE only */
 	__u64 received_bytes;         /* CLOSE only */
+	__u32 binary;                 /* number in weft_binaries of what `pid` ran; 0: not known */
+	__u32 maker_pid;              /* process that made the socket, and what it ran */
+	__u32 maker_binary;
+	__u32 pad;
 };
-WEFT_SIZE(struct weft_event, 144);
+WEFT_SIZE(struct weft_event, 160);
+
+/* Processes: who did it. Facts are found by processes.h, rules answered by process.h, and written
+ * by control/bpf/kernel_processes. */
+
+/* A program's file, whatever it is called. */
+struct weft_binary_id {
+	__u64 inode;
+	__u32 device; /* as the kernel numbers it: major << 20 | minor */
+	__u32 pad;
+};
+WEFT_SIZE(struct weft_binary_id, 16);
+
+/* Paths are those of the mount namespace of the process, from its root mount (chroot changes
+ * nothing), padded with zeros; one of more bytes is cut, and then not terminated. */
+#define WEFT_PATH_BYTES     248
+#define WEFT_ARGUMENT_BYTES 128 /* of weft_arguments; a policy's argument has at most 126 */
+
+/* weft_binaries: (file, path) -> number, never used again. */
+struct weft_binary_key {
+	struct weft_binary_id id;
+	__u8 path[WEFT_PATH_BYTES];
+};
+WEFT_SIZE(struct weft_binary_key, 264);
+struct weft_binary {
+	__u32 number;
+	__u32 workload; /* that ran it first: the entry goes with it */
+};
+
+/* weft_processes: of an enrolled netns. */
+struct weft_process_key {
+	__u32 pid;     /* thread group */
+	__u32 started; /* as in weft_sock: another after exec() */
+};
+struct weft_process {
+	__u64 netns_cookie;
+	__u64 arguments; /* bits: those of weft_arguments that it has */
+	__u64 program;   /* generation << 32 | number: answer of weft_programs, kept */
+	struct weft_binary_id id;
+	__u32 workload;
+	__u32 binary; /* number in weft_binaries; 0: no room */
+	__u32 uid;
+	__u32 parent; /* thread group */
+	__u32 parent_started;
+	__u32 flags; /* WEFT_PROCESS_* */
+	__u32 mount_ns;
+	__u32 pid_ns;
+	__u32 arguments_known; /* how many of weft_arguments were looked for */
+	__u32 pad;
+	__u8 path[WEFT_PATH_BYTES];
+};
+WEFT_SIZE(struct weft_process, 328);
+#define WEFT_PROCESS_UNTRUSTED                                                                  \
+	1u /* its path says nothing: not below the root of its mount namespace, or that is of a \
+	      user namespace which is not its netns's, so that anybody may have made it */
+#define WEFT_PROCESS_PATH_CUT 2u
+#define WEFT_PROCESS_ARGUMENTS_CUT                                                        \
+	4u /* too many, or not readable: it is taken to have every argument that is asked \
+	      for */
+#define WEFT_PROCESS_SEEN_LATE 8u /* not at its exec: arguments are what its memory held later */
+
+/* weft_makers: storage of a socket, from its creation on. Accepted sockets have their listener's.
+ */
+struct weft_maker {
+	__u32 pid;
+	__u32 started;
+	__u32 binary;
+	__u32 uid;
+	__u32 user_binary; /* of the process that connected it */
+	__u32 pad;
+};
+WEFT_SIZE(struct weft_maker, 24);
+
+/* Rules. All entries of one state of all policies have one generation; weft_proc_gen names the one
+ * in force by epoch, so that policies of processes and of the network change at one moment. */
+#define WEFT_PROGRAM_OTHER 0u /* no policy names its path, or that cannot be believed */
+struct weft_program_key {     /* weft_programs, longest prefix: -> class of programs */
+	__u32 length;         /* bits of generation and path; an exact path ends with its zero */
+	__u32 generation;
+	__u8 path[WEFT_PATH_BYTES];
+};
+WEFT_SIZE(struct weft_program_key, 256);
+
+struct weft_watch_key { /* weft_watches: who has rules */
+	__u32 generation;
+	__u32 subject;
+};
+struct weft_watch {
+	__u32 flags;   /* WEFT_WATCH_* */
+	__u32 lengths; /* bit LENGTH: entries with port prefixes of that length exist */
+	__u32 rule;    /* why CLOSED */
+};
+#define WEFT_WATCH_CONNECT 1u
+#define WEFT_WATCH_EXEC    2u
+#define WEFT_WATCH_CLOSED  4u /* the rules had no room: nothing may connect */
+
+enum weft_asks {
+	WEFT_ASKS_EXEC = 1,
+	WEFT_ASKS_CONNECT, /* of the class of an address, and a port */
+	WEFT_ASKS_SERVICE, /* of an L7 service, whose endpoint the proxy picks: class_number is its
+			      id */
+};
+struct weft_rule_key { /* weft_proc_rules */
+	__u32 generation;
+	__u32 subject;
+	__u32 program; /* class */
+	__u32 class_number;
+	__u16 port;  /* host order; the bits beyond `length` are zero */
+	__u8 length; /* of the port's prefix */
+	__u8 asks;   /* enum weft_asks */
+};
+WEFT_SIZE(struct weft_rule_key, 20);
+enum weft_process_action {
+	WEFT_PROCESS_PASS = 0,
+	WEFT_PROCESS_LOG,
+	WEFT_PROCESS_DENY,
+	WEFT_PROCESS_KILL
+};
+struct weft_choice {
+	__u64 arguments; /* bits that the process must have */
+	__u32 action;    /* enum weft_process_action; PASS: no more choices */
+	__u32 rule;      /* the agent's number */
+};
+#define WEFT_CHOICES 8
+struct weft_rules { /* the first whose arguments are there counts */
+	struct weft_choice v[WEFT_CHOICES];
+};
+WEFT_SIZE(struct weft_rules, 128);
+
+/* weft_proc_cfg[0]: written by the agent. */
+struct weft_process_config {
+	__u32 arguments;         /* entries of weft_arguments that count */
+	__u32 event_interval_ns; /* of one workload, on average; 0: no limit */
+	__u64 event_burst_ns;    /* may be ahead by that much */
+};
+/* weft_proc_state[0]: written by the programs. */
+struct weft_process_state {
+	__u32 last_binary;
+	__u32 pad;
+};
+
+/* weft_activity: workload id -> its events, of both buffers. */
+struct weft_activity {
+	__u64 due_ns; /* state of the bucket, see process.h */
+	__u64 events;
+	__u64 suppressed; /* beyond its rate */
+	__u64 lost;       /* the buffer was full */
+	__u32 binaries;   /* numbers that it took */
+	__u32 pad;
+};
+WEFT_SIZE(struct weft_activity, 40);
+#define WEFT_BINARIES_PER_WORKLOAD 512
+
+/* weft_proc_events (ring buffer); cut after the arguments. */
+enum weft_process_event_kind { WEFT_EVENT_EXEC = 1, WEFT_EVENT_EXIT };
+struct weft_ancestor {
+	__u32 pid; /* 0: none */
+	__u32 binary;
+};
+#define WEFT_ANCESTORS            4
+#define WEFT_EVENT_ARGUMENT_BYTES 512
+#define WEFT_EVENT_ARGUMENTS_CUT  16u /* of flags: there were more */
+struct weft_process_event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 netns_cookie;
+	__u64 cgroup;
+	struct weft_binary_id id;
+	__u32 kind;   /* enum weft_process_event_kind */
+	__u32 reason; /* enum weft_reason */
+	__u32 rule;
+	__u32 workload;
+	__u32 pid;
+	__u32 started;
+	__u32 uid;
+	__u32 binary;
+	__u32 mount_ns;
+	__u32 pid_ns;
+	__u32 flags;     /* WEFT_PROCESS_*, WEFT_EVENT_ARGUMENTS_CUT */
+	__u32 exit_code; /* EXIT: as wait() tells it */
+	struct weft_ancestor parents[WEFT_ANCESTORS];
+	__u8 comm[16];
+	__u8 path[WEFT_PATH_BYTES];
+	__u32 argument_bytes;
+	__u32 pad;
+	__u8 arguments[WEFT_EVENT_ARGUMENT_BYTES]; /* EXEC: each ends with a zero */
+};
+WEFT_SIZE(struct weft_process_event, 904);
 
 #endif /* WEFT_BPF_ABI_H */

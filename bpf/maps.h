@@ -250,6 +250,121 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } weft_events SEC(".maps");
 
+/* Processes of enrolled workloads. trace/process, and whatever meets one that is not known; gone at
+ * its exit or next exec(). Full: what is needed of a process is found out each time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_process_key);
+	__type(value, struct weft_process);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_processes SEC(".maps");
+
+/* Programs by number, for events. The same; gone when the workload that ran it first is released.
+ * Full, or the workload's share is: number 0, an event names no binary. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_binary_key);
+	__type(value, struct weft_binary);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_binaries SEC(".maps");
+
+/* Who made a socket. create, connect. Dies with its socket. No memory: an event names nobody. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct weft_maker);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_makers SEC(".maps");
+
+/* Process policy, compiled. The agent (control/bpf/kernel_processes), here and in the next four: an
+ * entry is never changed; one of a generation that is no longer in force is removed a grace period
+ * later. Full: the workload may not connect. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_rule_key);
+	__type(value, struct weft_rules);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_proc_rules SEC(".maps");
+
+/* Workload -> whether it has rules. Has room for two generations of every workload. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2048);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_watch_key);
+	__type(value, struct weft_watch);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_watches SEC(".maps");
+
+/* Path -> class of programs. Full: no workload with rules may connect. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 8192);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_program_key);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_programs SEC(".maps");
+
+/* Arguments that rules ask for -> bit, 0 to 63. Never removed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u8[WEFT_ARGUMENT_BYTES]);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_arguments SEC(".maps");
+
+/* The generation in force, by epoch. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct weft_class);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_proc_gen SEC(".maps");
+
+/* The agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct weft_process_config);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_proc_cfg SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct weft_process_state);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_proc_state SEC(".maps");
+
+/* Workload -> its events: rate, and what was suppressed or lost. Made and removed by the agent with
+ * the workload, counted by all programs. Full: that workload's are neither limited nor counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct weft_activity);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_activity SEC(".maps");
+
+/* exec() and exit. trace/process; read by the agent. Full: lost, counted by workload. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_proc_events SEC(".maps");
+
 /* A context field read as it is declared: clang would merge neighbours into one load, which the
  * verifier refuses. */
 #define WEFT_CTX(field) (*(const volatile __typeof__(field) *)&(field))

@@ -59,7 +59,10 @@
 	X(SPOOFED, "spoofed",                                                                      \
 	  "a packet under an address that is not its pod's, or to a pod under that pod's own")     \
 	X(UNSTAMPED, "unstamped", "TCP that no connect or accept of the mesh made")                \
-	X(BAD_PACKET, "bad_packet", "a frame that the guard cannot judge: no pod may send it")
+	X(BAD_PACKET, "bad_packet", "a frame that the guard cannot judge: no pod may send it")     \
+	X(PROCESS_DENIED, "process_denied", "a process policy denies it to this program")          \
+	X(PROCESS_KILLED, "process_killed", "a process policy had the process killed")             \
+	X(PROCESS_MATCHED, "process_matched", "a process policy matches; it only reports")
 
 enum weft_reason {
 #define X(name, text, meaning) WEFT_R_##name,

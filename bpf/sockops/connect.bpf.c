@@ -12,6 +12,7 @@
 #include "bpf/core.h"
 #include "bpf/event.h"
 #include "bpf/judge.h"
+#include "bpf/processes.h"
 #include "bpf/verdict.h"
 
 #define WEFT_IPPROTO_TCP      6
@@ -19,8 +20,17 @@
 #define WEFT_SO_BINDTOIFINDEX 62
 #define WEFT_ENETUNREACH      101
 #define WEFT_ECONNREFUSED     111
+#define WEFT_SIGKILL          9
 
 char LICENSE[] SEC("license") = "GPL";
+
+/* 1: the kernel lets this hook send signals (6.13 or so); otherwise control/bpf kills what an event
+ * says was killed. Set by user space, which tries. */
+const volatile __u32 cfg_kill_at_connect = 0;
+
+enum pid_type { PIDTYPE_PID, PIDTYPE_TGID };
+extern int bpf_send_signal_task(struct task_struct *task, int sig, enum pid_type type,
+				__u64 value) __ksym __weak;
 
 /* One call of connect(). */
 struct weft_call {
@@ -31,8 +41,12 @@ struct weft_call {
 	struct weft_decision decision;
 	__u32 destination_workload;
 	__u32 destination_identity;
-	__u32 epoch; /* of policy, before anything was asked */
-	__u32 audit; /* number of a dry-run policy that matches, 0: none */
+	__u64 epoch;         /* of policy, before anything was asked */
+	__u32 audit;         /* number of a dry-run policy that matches, 0: none */
+	struct weft_who who; /* that calls, if it is a workload's own socket */
+	__u32 maker_pid;     /* who made the socket */
+	__u32 maker_binary;
+	__u32 process_rule; /* of process policy that matches and only reports, 0: none */
 };
 
 static __always_inline void weft_pick_backend(const struct weft_service *service,
@@ -86,6 +100,40 @@ static __always_inline void weft_police_stamped(struct weft_call *call,
 	weft_police(call, &ends);
 }
 
+/* What runs in the calling process, after the network's policy has allowed it. A frame of its own,
+ * for the stack. */
+static __attribute__((noinline)) void weft_police_process(struct weft_call *call,
+							  const struct weft_workload *workload,
+							  const struct weft_service *service)
+{
+	struct weft_process_answer answer = {};
+	struct weft_process_call asked = {};
+
+	if (call->decision.action != WEFT_ACT_DIRECT && call->decision.action != WEFT_ACT_PROXY)
+		return;
+	asked.epoch = call->epoch;
+	asked.subject = workload->id;
+	asked.service = service && (service->flags & WEFT_SVC_L7) ? service->id : 0;
+	asked.destination_workload = call->destination_workload;
+	asked.target = call->target;
+	switch (weft_process_verdict(&asked, &call->who, &answer)) {
+	case WEFT_PROCESS_KILL:
+		weft_deny(&call->decision, answer.rule, 0);
+		call->decision.reason = WEFT_R_PROCESS_KILLED;
+		if (cfg_kill_at_connect && bpf_ksym_exists(bpf_send_signal_task))
+			bpf_send_signal_task(bpf_get_current_task_btf(), WEFT_SIGKILL, PIDTYPE_TGID,
+					     0);
+		break;
+	case WEFT_PROCESS_DENY:
+		weft_deny(&call->decision, answer.rule, 0);
+		call->decision.reason = WEFT_R_PROCESS_DENIED;
+		break;
+	case WEFT_PROCESS_LOG:
+		call->process_rule = answer.rule;
+		break;
+	}
+}
+
 static __always_inline void weft_look_up(struct weft_call *call,
 					 const struct weft_workload *workload)
 {
@@ -115,6 +163,7 @@ static __always_inline void weft_look_up(struct weft_call *call,
 		ends.destination = call->target;
 		weft_police(call, &ends);
 	}
+	weft_police_process(call, workload, facts.service);
 	if (call->decision.action == WEFT_ACT_PROXY) {
 		__builtin_memcpy(call->target.ip,
 				 weft_ip_is_v4(call->asked.ip) ? workload->ipv4 : workload->ipv6,
@@ -127,7 +176,7 @@ static __always_inline void weft_report_as(const struct weft_call *call,
 					   const struct weft_workload *workload, __u32 kind,
 					   __u32 reason, __u32 rule)
 {
-	struct weft_event *event = weft_event_new(kind, reason);
+	struct weft_event *event = weft_event_new(kind, reason, workload ? workload->id : 0);
 
 	if (!event)
 		return;
@@ -146,6 +195,9 @@ static __always_inline void weft_report_as(const struct weft_call *call,
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	event->destination = call->asked;
 	event->picked = call->picked;
+	event->binary = call->who.binary;
+	event->maker_pid = call->maker_pid;
+	event->maker_binary = call->maker_binary;
 	weft_event_submit(event);
 }
 
@@ -162,17 +214,26 @@ static __always_inline void weft_report_audit(const struct weft_call *call,
 	if (call->audit)
 		weft_report_as(call, workload, WEFT_EVENT_AUDIT, WEFT_R_POLICY_AUDITED,
 			       call->audit);
+	if (call->process_rule)
+		weft_report_as(call, workload, WEFT_EVENT_AUDIT, WEFT_R_PROCESS_MATCHED,
+			       call->process_rule);
 }
 
-/* Differs between two processes that have the same pid one after the other (within 52 days), and
- * between two programs that one process executes. */
-static __always_inline __u32 weft_started(void)
+/* Who calls, and who made the socket. Without memory or room to work in, rules match the caller and
+ * events do not name it. */
+static __always_inline void weft_find_who(struct weft_call *call, struct bpf_sock *sk,
+					  const struct weft_workload *workload)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	__u64 start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	struct weft_maker *maker;
 
-	return (__u32)(start_ns >> 20) +
-	       ((__u32)BPF_CORE_READ(task, group_leader, self_exec_id) << 24);
+	call->who.generation = weft_generation(call->epoch);
+	weft_look_at_current(workload->id, &call->who);
+	maker = bpf_sk_storage_get(&weft_makers, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!maker)
+		return;
+	maker->user_binary = call->who.binary;
+	call->maker_pid = maker->pid;
+	call->maker_binary = maker->binary;
 }
 
 /* Remembers the verdict at the socket. False: no memory. */
@@ -195,9 +256,9 @@ static __always_inline int weft_remember(struct bpf_sock_addr *ctx, struct bpf_s
 	st->verdict = call->decision.reason;
 	st->picked = call->picked;
 	st->source_identity = workload->identity;
-	st->epoch = call->epoch;
+	st->epoch = (__u32)call->epoch;
 	st->pid = bpf_get_current_pid_tgid() >> 32;
-	st->started = weft_started();
+	st->started = call->who.key.started;
 	bpf_get_current_comm(st->comm, sizeof(st->comm));
 	return 1;
 }
@@ -211,7 +272,7 @@ static __always_inline void weft_decide_call(struct bpf_sock_addr *ctx, struct w
 	call->decision.reason = WEFT_R_NONE;
 	if (!sk || ctx->protocol != WEFT_IPPROTO_TCP)
 		return;
-	call->epoch = (__u32)weft_epoch_now();
+	call->epoch = weft_epoch_now();
 	call->netns_cookie = bpf_get_netns_cookie(ctx);
 	workload = weft_workload_of(call->netns_cookie);
 	stamp = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
@@ -219,7 +280,7 @@ static __always_inline void weft_decide_call(struct bpf_sock_addr *ctx, struct w
 		call->decision = weft_decide_stamped(stamp, workload, &call->asked);
 		if (call->decision.action == WEFT_ACT_PASS)
 			weft_police_stamped(call, stamp, workload);
-		stamp->epoch = call->epoch;
+		stamp->epoch = (__u32)call->epoch;
 		weft_report_audit(call, workload);
 		if (call->decision.action != WEFT_ACT_PASS)
 			weft_report(call, workload);
@@ -229,6 +290,7 @@ static __always_inline void weft_decide_call(struct bpf_sock_addr *ctx, struct w
 	}
 	if (!workload)
 		return;
+	weft_find_who(call, sk, workload);
 	weft_look_up(call, workload);
 	weft_report_audit(call, workload);
 	if (call->decision.action == WEFT_ACT_PASS) {
@@ -319,7 +381,7 @@ static __always_inline int weft_bind(struct bpf_sock_addr *ctx)
 	stamp = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
 	if (weft_bind_allowed(stamp ? stamp->role : WEFT_ROLE_NONE, port_be))
 		return 1;
-	event = weft_event_new(WEFT_EVENT_BIND, WEFT_R_STAMP_MISUSE);
+	event = weft_event_new(WEFT_EVENT_BIND, WEFT_R_STAMP_MISUSE, workload->id);
 	if (event) {
 		event->netns_cookie = cookie;
 		event->source_workload = workload->id;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* After a change of policy: asks again for every connection of one netns, as connect.bpf.c did, and
- * destroys those that are no longer allowed. The other end learns it by RST, spliced or not, and is
- * itself walked if its own policy changed. Hook: iter/tcp, which holds the socket's lock; run by
- * control/bpf in the netns. Fails open: the next run. */
+/* After a change of policy: asks again for every connection of one netns, as connect.bpf.c did (of
+ * the process that connected, as long as it runs that program), and destroys those that are no
+ * longer allowed. The other end learns it by RST, spliced or not, and is itself walked if its own
+ * policy changed. Hook: iter/tcp, which holds the socket's lock; run by control/bpf in the netns.
+ * Fails open: the next run. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
@@ -10,6 +11,7 @@
 #include "bpf/core.h"
 #include "bpf/event.h"
 #include "bpf/judge.h"
+#include "bpf/processes.h"
 #include "bpf/verdict.h"
 
 #define WEFT_TCP_ESTABLISHED  1
@@ -130,13 +132,35 @@ static __always_inline void weft_find_ends(const struct weft_sock *st,
 	}
 }
 
-static __always_inline void weft_report_cut(const struct weft_sock *st,
+/* What process policy says of whoever connected the socket. */
+static __always_inline void weft_judge_caller(const struct weft_sock *st,
+					      const struct weft_addr *target,
+					      const struct weft_ends_of *ends,
+					      struct weft_process_answer *answer)
+{
+	struct weft_service *service = bpf_map_lookup_elem(&weft_services, &st->peer);
+	struct weft_process_call asked = {};
+	struct weft_who who = {};
+
+	asked.epoch = weft_epoch_now();
+	who.generation = weft_generation(asked.epoch);
+	who.key.pid = st->pid;
+	who.key.started = st->started;
+	if (!weft_watch_of(&who, st->workload) || !weft_look_at_known(&who))
+		return;
+	asked.subject = st->workload;
+	asked.service = service && (service->flags & WEFT_SVC_L7) ? service->id : 0;
+	asked.destination_workload = ends->destination_subject;
+	asked.target = *target;
+	weft_process_verdict(&asked, &who, answer);
+}
+
+static __always_inline void weft_report_cut(struct sock *sk, const struct weft_sock *st,
 					    const struct weft_flow *flow,
 					    const struct weft_ends_of *ends,
-					    const struct weft_answer *answer)
+					    const struct weft_answer *answer, __u32 reason)
 {
-	__u32 reason = answer->by_default ? WEFT_R_POLICY_DEFAULT_DENIED : WEFT_R_POLICY_DENIED;
-	struct weft_event *event = weft_event_new(WEFT_EVENT_CUT, reason);
+	struct weft_event *event = weft_event_new(WEFT_EVENT_CUT, reason, st->workload);
 	int client = st->pid || st->role == WEFT_ROLE_TUNNEL || st->flags & WEFT_SOCK_LEGACY_OUT;
 
 	if (!event)
@@ -156,6 +180,7 @@ static __always_inline void weft_report_cut(const struct weft_sock *st,
 			     : st->role == WEFT_ROLE_APP && !client ? flow->local
 								    : flow->remote;
 	event->picked = st->picked;
+	weft_name_maker(event, bpf_sk_storage_get(&weft_makers, sk, 0, 0));
 	weft_event_submit(event);
 }
 
@@ -164,6 +189,7 @@ int weft_cut(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *common = ctx->sk_common;
 	struct weft_workload *workload;
+	struct weft_process_answer by_process = {};
 	struct weft_answer answer = {};
 	struct weft_ends_of ends = {};
 	struct weft_addr target = {};
@@ -171,6 +197,8 @@ int weft_cut(struct bpf_iter__tcp *ctx)
 	struct tcp_sock *tcp;
 	struct weft_sock *st;
 	unsigned char state;
+	int app_client;
+	__u32 reason;
 
 	if (!common)
 		return 0;
@@ -188,12 +216,22 @@ int weft_cut(struct bpf_iter__tcp *ctx)
 		return 0;
 	weft_flow_of((struct sock *)tcp, &flow);
 	weft_find_ends(st, workload, &flow, &target, &ends);
-	if (!ends.layers)
+	app_client = st->role == WEFT_ROLE_APP && st->pid;
+	if (!ends.layers && !app_client)
 		return 0;
 	__sync_fetch_and_add(&cut_asked, 1);
-	if (weft_permit(&ends, &answer))
+	reason = WEFT_R_NONE;
+	if (ends.layers && !weft_permit(&ends, &answer))
+		reason = answer.by_default ? WEFT_R_POLICY_DEFAULT_DENIED : WEFT_R_POLICY_DENIED;
+	if (!reason && app_client)
+		weft_judge_caller(st, &target, &ends, &by_process);
+	if (by_process.action >= WEFT_PROCESS_DENY) {
+		reason = WEFT_R_PROCESS_DENIED;
+		answer.rule = by_process.rule;
+	}
+	if (!reason)
 		return 0;
-	weft_report_cut(st, &flow, &ends, &answer);
+	weft_report_cut((struct sock *)tcp, st, &flow, &ends, &answer, reason);
 	if (!bpf_sock_destroy(common))
 		__sync_fetch_and_add(&cut_destroyed, 1);
 	return 0;

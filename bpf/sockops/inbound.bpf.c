@@ -39,7 +39,7 @@ static __always_inline void weft_report(const struct weft_flow *flow,
 					const struct weft_workload *workload, __u32 reason)
 {
 	struct weft_peer *peer = weft_peer_of(&flow->remote);
-	struct weft_event *event = weft_event_new(WEFT_EVENT_ACCEPT, reason);
+	struct weft_event *event = weft_event_new(WEFT_EVENT_ACCEPT, reason, cfg_workload);
 
 	if (!event)
 		return;

@@ -64,7 +64,7 @@ static __always_inline void weft_refuse(struct bpf_sock_ops *ctx, struct weft_so
 	 * finds none. */
 	bpf_setsockopt(ctx, WEFT_SOL_SOCKET, WEFT_SO_BINDTOIFINDEX, &nowhere, sizeof(nowhere));
 	st->flags |= WEFT_SOCK_REFUSED;
-	event = weft_event_new(WEFT_EVENT_CONNECT, reason);
+	event = weft_event_new(WEFT_EVENT_CONNECT, reason, st->workload);
 	if (!event)
 		return;
 	event->netns_cookie = bpf_get_netns_cookie(ctx);
@@ -242,7 +242,7 @@ static __always_inline void weft_report_close(struct bpf_sock_ops *ctx, const st
 					      const struct weft_flow *flow, int client)
 {
 	__u32 reason = ctx->args[0] == WEFT_TCP_SYN_SENT ? WEFT_R_CONNECT_FAILED : WEFT_R_CLOSED;
-	struct weft_event *event = weft_event_new(WEFT_EVENT_CLOSE, reason);
+	struct weft_event *event = weft_event_new(WEFT_EVENT_CLOSE, reason, st->workload);
 
 	if (!event)
 		return;
@@ -260,6 +260,8 @@ static __always_inline void weft_report_close(struct bpf_sock_ops *ctx, const st
 		event->source = st->peer;
 		event->destination = flow->local;
 	}
+	if (ctx->sk)
+		weft_name_maker(event, bpf_sk_storage_get(&weft_makers, ctx->sk, 0, 0));
 	weft_count_bytes(ctx, event, flow);
 	weft_event_submit(event);
 }

@@ -71,7 +71,7 @@ static __noinline int weft_drop(struct weft_guard *own, const struct weft_packet
 		weft_count(reason);
 		return WEFT_TC_DROP;
 	}
-	event = weft_event_new(WEFT_EVENT_GUARD, reason);
+	event = weft_event_new(WEFT_EVENT_GUARD, reason, own->workload);
 	if (!event)
 		return WEFT_TC_DROP;
 	event->netns_cookie = own->netns_cookie;

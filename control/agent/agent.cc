@@ -142,6 +142,9 @@ absl::Status Agent::OpenKernel() {
   WEFT_ASSIGN_OR_RETURN(kernel_, bpf::Kernel::Open(config));
   writer_ = std::make_unique<KernelWriter>(*kernel_);
   numbers_.compiler.first_class = kernel_->highest_class();
+  for (const std::string& argument : kernel_->Arguments()) {
+    numbers_.compiler.arguments.Of(argument);
+  }
   splice_on_ = options_.splice;
   if (kernel_->adopted()) LogInfo("adopted the kernel maps of an earlier agent");
   return absl::OkStatus();
@@ -206,10 +209,14 @@ void Agent::AwaitEvents() {
 
 void Agent::ConsumeEvents() {
   const EventNames names{&numbers_, snapshot_.get(),
-                         [this](uint32_t id) { return NameOfWorkload(id); }};
+                         [this](uint32_t id) { return NameOfWorkload(id); },
+                         [this](uint32_t number) { return kernel_->BinaryOf(number); }};
   const int64_t clock_offset = WallMinusMonotonicNs();
   kernel_->Consume(
-      [&](const weft_event& event) { events_.Add(FormatEvent(event, names, clock_offset)); });
+      [&](const weft_event& event) { events_.Add(FormatEvent(event, names, clock_offset)); },
+      [&](const weft_process_event& event) {
+        events_.Add(FormatProcessEvent(event, names, clock_offset));
+      });
   NoteCut(kernel_->CutDue());
   const std::optional<std::chrono::nanoseconds> again = kernel_->RunDueLateInsertions();
   if (!again) return;

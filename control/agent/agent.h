@@ -156,6 +156,7 @@ class Agent final {
     std::vector<LocalPod> pods;
   };
   Synced synced_;
+  std::vector<std::string> policy_problems_;  // rules that are not in force as written
   bool splice_on_ = true;
 
   Child sockets_, keyd_, proxy_;

@@ -98,6 +98,18 @@ json SpliceJson(const bpf::SpliceStats& s, bool on) {
             {"redirect_failed", s.redirect_failed}}}};
 }
 
+// What each workload made of events.
+void AddActivity(const std::vector<bpf::Activity>& activities, json* workloads) {
+  for (json& workload : *workloads) {
+    for (const bpf::Activity& activity : activities) {
+      if (workload["id"] != activity.workload) continue;
+      workload["events"] = {{"reported", activity.events},
+                            {"suppressed", activity.suppressed},
+                            {"lost", activity.lost}};
+    }
+  }
+}
+
 int StatusCode(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kOk:
@@ -231,6 +243,7 @@ std::string Agent::StatusJson(const std::string& of_proxy) {
                          {"state", state},
                          {"error", workload.error}});
   }
+  AddActivity(kernel_->Activities(), &workloads);
   json processes = json::array();
   for (const Child* child : {&sockets_, &keyd_, &proxy_}) {
     if (child == &keyd_ && !certificates_) continue;
@@ -258,6 +271,7 @@ std::string Agent::StatusJson(const std::string& of_proxy) {
                {{"entries", writer_->written_policy_entries()},
                 {"touched", kernel_->policy_touched()},
                 {"closed", writer_->closed().size()},
+                {"problems", policy_problems_},
                 {"cut_connections", cut_connections_}}},
               {"xds", XdsJson(source_->status(),
                               certificates_ ? options_.control : options_.xds_plaintext)},
@@ -267,6 +281,7 @@ std::string Agent::StatusJson(const std::string& of_proxy) {
               {"processes", std::move(processes)},
               {"splice", SpliceJson(kernel_->GetSpliceStats(), splice_on_)},
               {"verdicts", std::move(verdicts)},
+              {"kill_at_connect", kernel_->kills_at_connect() ? "kernel" : "agent"},
               {"events", events_.total()}};
   if (last_nack_) {
     out["xds"]["last_nack"] = {{"resource", ShortType(last_nack_->resource)},

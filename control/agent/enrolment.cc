@@ -309,6 +309,7 @@ void Agent::SyncKernel() {
   SaveNumbers();
   const absl::Status status = writer_->Apply(want);
   synced_ = {snapshot_, std::move(pods)};
+  policy_problems_ = want.problems;
   kernel_error_ = std::string(status.message());
   if (!status.ok()) LogError("kernel maps are not up to date", {{"error", kernel_error_}});
   const std::set<uint32_t> changed = writer_->TakeChanged();

@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bpf/abi.h"
 #include "control/agent/kernel_sync.h"
+#include "control/bpf/process_state.h"
 #include "proxy/ipc/local_http.h"
 #include "xds/model/snapshot.h"
 
@@ -20,13 +22,17 @@ struct EventNames {
   const KernelNumbers* numbers = nullptr;
   const model::Snapshot* snapshot = nullptr;
   std::function<std::string(uint32_t workload_id)> local_workload;  // "namespace/name"
+  std::function<std::optional<bpf::Binary>(uint32_t number)> binary;
 };
 
-// One JSON object without a newline: time, kind, reason, meaning, refused, source, destination, and
-// where known picked, rule, process, pid, sent_bytes, received_bytes. `wall_minus_monotonic_ns`
+// One JSON object without a newline: time, kind, reason, meaning, refused, verdict, source,
+// destination, and where known picked, rule, process, pid, binary, maker, sent_bytes, received_bytes. `wall_minus_monotonic_ns`
 // turns the event's clock into a date.
 std::string FormatEvent(const weft_event& event, const EventNames& names,
                         int64_t wall_minus_monotonic_ns);
+// The same of exec() and the end of a process: kind, pod, pid, uid, binary, arguments, parents, ...
+std::string FormatProcessEvent(const weft_process_event& event, const EventNames& names,
+                               int64_t wall_minus_monotonic_ns);
 int64_t WallMinusMonotonicNs();
 
 class EventLog final {

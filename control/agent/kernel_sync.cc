@@ -70,6 +70,26 @@ void CompileServices(const model::Snapshot& snapshot, KernelNumbers& numbers, Ke
   }
 }
 
+std::vector<rules::L7Service> L7Services(const model::Snapshot& snapshot, KernelNumbers& numbers) {
+  const std::set<SocketAddress> http = HttpListeners(snapshot);
+  const Backends backends = CollectBackends(snapshot);
+  std::vector<rules::L7Service> out;
+  for (const auto& [key, service] : snapshot.services) {
+    for (const model::Service::Port& port : service->ports) {
+      const bool l7 = std::ranges::any_of(service->addresses, [&](const IpAddress& ip) {
+        return http.contains({ip, port.service_port});
+      });
+      if (!l7) continue;
+      rules::L7Service& made = out.emplace_back();
+      made.id = numbers.services.Of(key + ":" + std::to_string(port.service_port));
+      if (auto found = backends.find({key, port.service_port}); found != backends.end()) {
+        made.endpoints.assign(found->second.begin(), found->second.end());
+      }
+    }
+  }
+  return out;
+}
+
 template <typename Map, typename Key>
 void DiffMap(const Map& have, const Map& want, std::vector<Key>* set, std::vector<Key>* remove) {
   for (const auto& [key, value] : want) {
@@ -92,7 +112,10 @@ KernelState CompileKernelState(const model::Snapshot& snapshot, const std::vecto
   for (const LocalPod& pod : pods) {
     subjects.push_back({pod.id, pod.uid, pod.identity, pod.addresses});
   }
-  rules::Compiled policy = rules::Compile(snapshot, subjects, numbers.compiler);
+  rules::Compiled policy = rules::Compile(
+      snapshot, subjects, numbers.compiler,
+      snapshot.process_policies.empty() ? std::vector<rules::L7Service>()
+                                        : L7Services(snapshot, numbers));
   for (const LocalPod& pod : pods) {
     const uint32_t identity = numbers.identities.Of(pod.identity);
     const uint32_t flags = FlagsOf(pod, policy);
@@ -102,6 +125,7 @@ KernelState CompileKernelState(const model::Snapshot& snapshot, const std::vecto
     }
   }
   state.policy = std::move(policy.state);
+  state.problems = std::move(policy.problems);
   return state;
 }
 

@@ -65,6 +65,7 @@ struct KernelState {
   std::map<IpAddress, KernelPeer> peers;
   std::map<uint32_t, KernelService> services;  // by number
   bpf::PolicyState policy;
+  std::vector<std::string> problems;  // rules::Compiled::problems
 };
 
 // A service port is L7 exactly if its listener has an HTTP chain. Policy is control/policy's; a

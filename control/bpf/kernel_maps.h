@@ -52,7 +52,7 @@ std::vector<uint64_t> SumPerCpu(const UniqueFd& map, uint32_t index, size_t coun
 
 struct KernelMaps {
   UniqueFd workloads, addresses, services, backends, handovers, servers, clients, splice,
-      config, counters, moves, events;
+      config, counters, moves, events, process_events;
 
   static absl::StatusOr<KernelMaps> Open(const PinPaths& paths);
 };

@@ -141,6 +141,7 @@ absl::Status KernelPolicy::Open(const PinPaths& paths, const MapSizes& sizes) {
                     MAP_SHARED, epoch_fd_.get(), 0);
   if (page == MAP_FAILED) return ErrnoStatus(errno, "map weft_epoch");
   epoch_page_ = static_cast<uint64_t*>(page);
+  WEFT_ASSIGN_OR_RETURN(processes_, KernelProcesses::Create(paths, epoch()));
   return absl::OkStatus();
 }
 
@@ -443,6 +444,7 @@ void KernelPolicy::RemoveOld(Batch& batch) {
   for (const uint32_t id : batch.old_subjects) {
     if (batch.Note(Drop(subjects_fd_, id, "remove policy"))) subjects_.erase(id);
   }
+  batch.report->status.Update(processes_->RemoveOld());
 }
 
 void KernelPolicy::WriteBatch(const PolicyState& want, PolicyReport* report, bool* removed) {
@@ -466,6 +468,7 @@ void KernelPolicy::WriteBatch(const PolicyState& want, PolicyReport* report, boo
   WriteClasses(want, batch);
   WriteBlocks(want, batch);
   WriteSubjects(want, batch);
+  processes_->Write(want.processes, batch.next, report);
   if (batch.classes_changed) {
     for (const auto& [id, state] : want.subjects) {
       const bool active = std::ranges::any_of(state, [](const auto& layer) { return layer.says; });
@@ -473,7 +476,7 @@ void KernelPolicy::WriteBatch(const PolicyState& want, PolicyReport* report, boo
     }
   }
   *removed = !batch.old_entries.empty() || !batch.old_classes.empty() ||
-             !batch.old_blocks.empty() || !batch.old_subjects.empty();
+             !batch.old_blocks.empty() || !batch.old_subjects.empty() || processes_->has_old();
   if (report->touched == 0 && !*removed) return;
   Commit(batch);
   RemoveOld(batch);

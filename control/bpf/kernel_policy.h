@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "control/bpf/kernel_maps.h"
+#include "control/bpf/kernel_processes.h"
 #include "control/bpf/policy_state.h"
 #include "control/bpf/programs.h"
 
@@ -31,6 +32,7 @@ class KernelPolicy final {
   PolicyAnswer Ask(const PolicyQuestion& question) const;
   uint32_t highest_class() const;
   uint64_t touched() const { return touched_; }
+  KernelProcesses& processes() { return *processes_; }
 
   // In force. Grows with each change.
   uint64_t epoch() const;
@@ -73,6 +75,7 @@ class KernelPolicy final {
   Mirror<uint32_t, SubjectState> subjects_;
   Mirror<IpAddress, uint32_t> classes_;
   Mirror<PolicyBlock, uint32_t> blocks_;
+  std::unique_ptr<KernelProcesses> processes_;
 };
 
 }  // namespace weft::bpf

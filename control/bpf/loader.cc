@@ -2,10 +2,14 @@
 #include "control/bpf/loader.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -18,6 +22,7 @@
 #include "control/bpf/late_insertion.h"
 #include "control/bpf/netns.h"
 #include "control/bpf/probe.h"
+#include "control/bpf/process_watcher.h"
 #include "control/bpf/programs.h"
 
 namespace weft::bpf {
@@ -96,13 +101,19 @@ struct Kernel::State {
   std::unique_ptr<ring_buffer, CloseRing> ring;
   std::map<uint64_t, Attached> attached;  // by netns cookie; only what this Kernel attached
   const std::function<void(const weft_event&)>* callback = nullptr;  // during Consume only
+  const std::function<void(const weft_process_event&)>* process_callback = nullptr;
+  bool kills_at_connect = false;
+  std::unique_ptr<ProcessWatcher> processes;
 
   absl::Status AttachCgroup(bpf_object* object, const char* program_name, const std::string& link,
                             const UniqueFd& cgroup);
   absl::Status LoadCgroupPrograms();
   absl::Status LoadSplice();
   absl::Status OpenMaps();
+  absl::StatusOr<ObjectPtr> LoadCgroupObject(const EmbeddedObject& embedded);
+  void KillOutside(const weft_event& event);
   static int OnEvent(void* self, void* data, size_t size);
+  static int OnProcessEvent(void* self, void* data, size_t size);
 };
 
 absl::Status Kernel::State::AttachCgroup(bpf_object* object, const char* program_name,
@@ -137,6 +148,7 @@ absl::Status Kernel::State::LoadCgroupPrograms() {
         {"weft_getpeername6", "getpeername6", root},
         {"weft_getsockopt", "getsockopt", ours},
         {"weft_setsockopt", "setsockopt", ours}}},
+      {CreateObject(), {{"weft_create", "create", root}}},
       {ConnectObject(),
        {{"weft_bind4", "bind4", root},
         {"weft_bind6", "bind6", root},
@@ -144,13 +156,30 @@ absl::Status Kernel::State::LoadCgroupPrograms() {
         {"weft_connect6", "connect6", root}}},
   };
   for (const Part& part : parts) {
-    WEFT_ASSIGN_OR_RETURN(ObjectPtr object, OpenObject(part.object, paths, config.sizes));
-    WEFT_RETURN_IF_ERROR(LoadObject(part.object, object.get()));
+    WEFT_ASSIGN_OR_RETURN(const ObjectPtr object, LoadCgroupObject(part.object));
     for (const Hook& hook : part.hooks) {
       WEFT_RETURN_IF_ERROR(AttachCgroup(object.get(), hook.program, hook.link, hook.cgroup));
     }
   }
   return absl::OkStatus();
+}
+
+// A kernel that knows how to signal a process from these hooks is found out by trying.
+absl::StatusOr<ObjectPtr> Kernel::State::LoadCgroupObject(const EmbeddedObject& embedded) {
+  WEFT_ASSIGN_OR_RETURN(ObjectPtr object, OpenObject(embedded, paths, config.sizes));
+  void* kill = FindVariable(object.get(), ".rodata", "cfg_kill_at_connect");
+  if (kill == nullptr) {
+    WEFT_RETURN_IF_ERROR(LoadObject(embedded, object.get()));
+    return object;
+  }
+  kills_at_connect = config.kill_in_kernel && KernelHasFunction("bpf_send_signal_task");
+  uint32_t on = kills_at_connect ? 1 : 0;
+  memcpy(kill, &on, sizeof on);
+  if (LoadObject(embedded, object.get()).ok()) return object;
+  kills_at_connect = false;
+  WEFT_ASSIGN_OR_RETURN(object, OpenObject(embedded, paths, config.sizes));
+  WEFT_RETURN_IF_ERROR(LoadObject(embedded, object.get()));
+  return object;
 }
 
 // Loads the first object, which makes the maps; sockets inserted later get the program that is
@@ -187,9 +216,31 @@ int Kernel::State::OnEvent(void* self, void* data, size_t size) {
   } else if (event.kind == WEFT_EVENT_ASK_AGAIN) {
     state.ask_again.insert(event.source_workload);
   } else {
+    if (event.reason == WEFT_R_PROCESS_KILLED && !state.kills_at_connect) state.KillOutside(event);
     (*state.callback)(event);
   }
   return 0;
+}
+
+int Kernel::State::OnProcessEvent(void* self, void* data, size_t size) {
+  State& state = *static_cast<State*>(self);
+  constexpr size_t kFixed = offsetof(weft_process_event, arguments);
+  if (size < kFixed || state.process_callback == nullptr || !*state.process_callback) return 0;
+  weft_process_event event{};
+  memcpy(&event, data, std::min(size, sizeof event));
+  event.argument_bytes =
+      std::min(event.argument_bytes, static_cast<uint32_t>(std::min(size, sizeof event) - kFixed));
+  (*state.process_callback)(event);
+  return 0;
+}
+
+// Its connect has failed already. The pid is that of the process which the kernel meant as long as
+// the kernel knows it after the descriptor is open: entries go when a process ends or executes.
+void Kernel::State::KillOutside(const weft_event& event) {
+  const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, event.pid, 0)));
+  if (!process.ok()) return;  // it has ended
+  if (!policy->processes().KnowsPid(event.pid, event.binary)) return;
+  syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
 }
 
 absl::StatusOr<std::unique_ptr<Kernel>> Kernel::Open(const KernelConfig& config) {
@@ -211,11 +262,19 @@ absl::StatusOr<std::unique_ptr<Kernel>> Kernel::Open(const KernelConfig& config)
   WEFT_RETURN_IF_ERROR(s.LoadCgroupPrograms());
   WEFT_ASSIGN_OR_RETURN(s.late, LateInserter::Create(s.paths, s.config.sizes));
   WEFT_ASSIGN_OR_RETURN(s.policy, KernelPolicy::Create(s.paths, s.config.sizes));
+  WEFT_RETURN_IF_ERROR(
+      s.policy->processes().SetRate(config.events_per_second, config.events_at_once));
+  WEFT_ASSIGN_OR_RETURN(s.processes, ProcessWatcher::Create(s.paths, s.config.sizes));
   WEFT_ASSIGN_OR_RETURN(s.cutter, Cutter::Create(s.paths, s.config.sizes));
   WEFT_ASSIGN_OR_RETURN(s.guard, Guard::Create(s.paths, s.config.sizes));
   s.services = std::make_unique<ServiceTable>(s.maps);
   s.ring.reset(ring_buffer__new(s.maps.events.get(), State::OnEvent, &s, nullptr));
   if (!s.ring) return ErrnoStatus(errno, "open weft_events");
+  if (const int error =
+          ring_buffer__add(s.ring.get(), s.maps.process_events.get(), State::OnProcessEvent, &s);
+      error != 0) {
+    return ErrnoStatus(-error, "open weft_proc_events");
+  }
   return std::unique_ptr<Kernel>(new Kernel(std::move(state)));
 }
 
@@ -245,11 +304,14 @@ absl::StatusOr<uint64_t> Kernel::AttachWorkload(int netns_fd, const WorkloadConf
   WEFT_RETURN_IF_ERROR(AttachPinned(
       s.paths, InboundLink(cookie), program, [](const bpf_link_info&) { return true; },
       [&] { return bpf_program__attach_netns(program, netns.get()); }));
+  WEFT_RETURN_IF_ERROR(s.policy->processes().StartCounting(workload.id));
   if (absl::Status written = SetWorkload(cookie, workload); !written.ok()) {
     (void)RemoveLink(s.paths.links + "/" +
                      InboundLink(cookie));  // the first error is the one to tell
     return written;
   }
+  // What ran there before; what is missed is found out when it connects.
+  WEFT_RETURN_IF_ERROR(s.processes->Scan(cookie).status());
   s.late->Add(cookie, netns.get(), workload.id);
   if (s.adopted) s.late->Request(cookie);  // an earlier agent may have missed the event
   s.attached[cookie] = Attached{std::move(netns), workload.id};
@@ -298,6 +360,7 @@ absl::Status Kernel::DetachWorkload(uint64_t netns_cookie) {
   weft_workload entry{};
   if (bpf_map_lookup_elem(s.maps.workloads.get(), &netns_cookie, &entry) == 0) {
     WEFT_RETURN_IF_ERROR(s.policy->ForgetSubject(entry.id));
+    WEFT_RETURN_IF_ERROR(s.policy->processes().StopCounting(entry.id));
     for (const weft_server_key& key : Keys<weft_server_key>(s.maps.servers)) {
       if (key.workload != entry.id) continue;
       WEFT_RETURN_IF_ERROR(Drop(s.maps.servers, key, "forget server"));
@@ -420,10 +483,27 @@ SpliceStats Kernel::GetSpliceStats() const {
 
 int Kernel::events_fd() const { return ring_buffer__epoll_fd(state_->ring.get()); }
 
-void Kernel::Consume(const std::function<void(const weft_event&)>& callback) {
+void Kernel::Consume(const std::function<void(const weft_event&)>& callback,
+                     const std::function<void(const weft_process_event&)>& process_callback) {
   state_->callback = &callback;
+  state_->process_callback = &process_callback;
   ring_buffer__consume(state_->ring.get());
   state_->callback = nullptr;
+  state_->process_callback = nullptr;
+}
+
+std::optional<Binary> Kernel::BinaryOf(uint32_t number) const {
+  return state_->policy->processes().BinaryOf(number);
+}
+std::vector<Activity> Kernel::Activities() const {
+  return state_->policy->processes().Activities();
+}
+std::vector<std::string> Kernel::Arguments() const {
+  return state_->policy->processes().Arguments();
+}
+bool Kernel::kills_at_connect() const { return state_->kills_at_connect; }
+absl::StatusOr<uint32_t> Kernel::ScanProcesses(uint64_t netns_cookie) {
+  return state_->processes->Scan(netns_cookie);
 }
 
 absl::StatusOr<CutReport> Kernel::CutDue() {

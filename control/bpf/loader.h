@@ -34,7 +34,9 @@ struct MapSizes {
   uint32_t handovers = 65536;       // connections being set up at the same time
   uint32_t spliced = 65536;         // sockets in the splice
   uint32_t flows = 65536;           // of UDP, ICMP and other than TCP, at the guards
-  uint32_t event_bytes = 1u << 20;  // a power of two and whole pages
+  uint32_t event_bytes = 1u << 20;  // of each buffer; a power of two and whole pages
+  uint32_t processes = 32768;
+  uint32_t process_rules = 131072;  // two generations
 };
 
 struct KernelConfig {
@@ -44,6 +46,9 @@ struct KernelConfig {
   std::string sockets_cgroup;              // absolute path of weft-sockets' cgroup; made if missing
   MapSizes sizes;
   bool splice = true;  // the node-wide switch; a workload also needs WEFT_WL_SPLICE
+  // Of one workload, per second on average and at once; per second 0: no limit.
+  uint32_t events_per_second = 1000, events_at_once = 2000;
+  bool kill_in_kernel = true;  // where it can, at connect(); false: as on an older kernel
 };
 
 struct WorkloadConfig {
@@ -172,9 +177,20 @@ class Kernel final {
   SpliceStats GetSpliceStats() const;
 
   // Readable when there are events; then call Consume until the next wait. The event is valid
-  // during the callback only.
+  // during the callback only; of a process event, as much as its arguments have.
   int events_fd() const;
-  void Consume(const std::function<void(const weft_event&)>& callback);
+  void Consume(const std::function<void(const weft_event&)>& callback,
+               const std::function<void(const weft_process_event&)>& process_callback = {});
+  // What events made by the kernel mean by weft_event.binary and the like.
+  std::optional<Binary> BinaryOf(uint32_t number) const;
+  std::vector<Activity> Activities() const;
+  // By bit: what rules of an earlier agent, or of this one, ask for (CompilerNumbers::arguments).
+  std::vector<std::string> Arguments() const;
+  // Whether a process that policy has killed at connect() dies in the kernel; otherwise Consume
+  // kills it.
+  bool kills_at_connect() const;
+  // Makes the processes known that ran in the netns before it was enrolled; AttachWorkload does.
+  absl::StatusOr<uint32_t> ScanProcesses(uint64_t netns_cookie);
 
   // Detaches and unpins everything of this node, for this and any other process. Connections on the
   // splice stay on it until they end (facts/splice.md f), so the switch is turned off first.

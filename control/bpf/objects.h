@@ -7,10 +7,12 @@
 extern "C" {
 extern const char weft_bpf_address[], weft_bpf_address_end[];
 extern const char weft_bpf_connect[], weft_bpf_connect_end[];
+extern const char weft_bpf_create[], weft_bpf_create_end[];
 extern const char weft_bpf_cut[], weft_bpf_cut_end[];
 extern const char weft_bpf_enrol[], weft_bpf_enrol_end[];
 extern const char weft_bpf_inbound[], weft_bpf_inbound_end[];
 extern const char weft_bpf_late[], weft_bpf_late_end[];
+extern const char weft_bpf_process[], weft_bpf_process_end[];
 extern const char weft_bpf_sockops[], weft_bpf_sockops_end[];
 extern const char weft_bpf_splice[], weft_bpf_splice_end[];
 extern const char weft_bpf_versions[], weft_bpf_versions_end[];
@@ -29,6 +31,10 @@ inline EmbeddedObject AddressObject() {
 }
 inline EmbeddedObject ConnectObject() {
   return {"connect", {weft_bpf_connect, weft_bpf_connect_end}};
+}
+inline EmbeddedObject CreateObject() { return {"create", {weft_bpf_create, weft_bpf_create_end}}; }
+inline EmbeddedObject ProcessObject() {
+  return {"process", {weft_bpf_process, weft_bpf_process_end}};
 }
 inline EmbeddedObject CutObject() { return {"cut", {weft_bpf_cut, weft_bpf_cut_end}}; }
 inline EmbeddedObject EnrolObject() { return {"enrol", {weft_bpf_enrol, weft_bpf_enrol_end}}; }

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "bpf/abi.h"
+#include "control/bpf/process_state.h"
 #include "proxy/base/address.h"
 #include "proxy/base/status.h"
 
@@ -47,6 +48,7 @@ struct PolicyState {
   std::map<IpAddress, uint32_t> classes;
   std::map<PolicyBlock, uint32_t> blocks;
   uint32_t full_rule = 0;  // number of the rule that denies where a map was full
+  ProcessState processes;
 };
 
 // What one change did.

@@ -24,6 +24,8 @@ std::vector<Feature> ProbeFeatures(const std::string& bpffs_root = "/sys/fs/bpf"
 
 // Linux 6.6: a program at an interface, by a link, beside others.
 bool HasTcx();
+// Whether the kernel has a function of that name (/proc/kallsyms).
+bool KernelHasFunction(const char* name);
 
 // The mount point of cgroup v2, from /proc/self/mountinfo: /sys/fs/cgroup, or
 // /sys/fs/cgroup/unified on hybrid hosts.

@@ -140,6 +140,21 @@ void AddCapture(std::vector<Feature>& all) {
                      "use Linux 6.6 or newer"));
 }
 
+void AddProcesses(std::vector<Feature>& all) {
+  all.push_back(Make("exec_events", true,
+                     Helper(BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_FUNC_send_signal,
+                            "bpf_send_signal in raw tracepoints"),
+                     "processes are neither seen nor killed",
+                     "use Linux 5.17 or newer with CONFIG_BPF_EVENTS=y"));
+  all.push_back(Make("loop", true,
+                     Helper(BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_FUNC_loop, "bpf_loop"),
+                     "a program's path and arguments cannot be read", "use Linux 5.17 or newer"));
+  all.push_back(Make("kill_at_connect", false, KernelSymbol("bpf_send_signal_task"),
+                     "a process that connects where policy kills it fails to connect, and is "
+                     "killed by the agent a moment later",
+                     "use Linux 6.13 or newer"));
+}
+
 void AddSplice(std::vector<Feature>& all) {
   all.push_back(Make("sockhash", true, MapType(BPF_MAP_TYPE_SOCKHASH, "sockhash map"),
                      "neither listeners nor spliced sockets can be kept",
@@ -165,6 +180,7 @@ bool HasTcx() {
   libbpf_set_print(before);
   return present;
 }
+bool KernelHasFunction(const char* name) { return KernelSymbol(name).present; }
 
 std::vector<Feature> ProbeFeatures(const std::string& bpffs_root) {
   // A failing probe is a finding, not a message on stderr.
@@ -172,6 +188,7 @@ std::vector<Feature> ProbeFeatures(const std::string& bpffs_root) {
   std::vector<Feature> all;
   AddHost(bpffs_root, all);
   AddCapture(all);
+  AddProcesses(all);
   AddSplice(all);
   libbpf_set_print(before);
   return all;

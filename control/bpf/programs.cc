@@ -54,7 +54,11 @@ uint32_t WantedEntries(std::string_view map, const MapSizes& sizes) {
   if (map == "weft_listeners") return sizes.workloads * 3;
   if (map == "weft_guards") return sizes.workloads * 2;
   if (map == "weft_flows") return sizes.flows;
-  if (map == "weft_events") return sizes.event_bytes;
+  if (map == "weft_events" || map == "weft_proc_events") return sizes.event_bytes;
+  if (map == "weft_proc_rules") return sizes.process_rules;
+  if (map == "weft_processes") return sizes.processes;
+  if (map == "weft_activity") return sizes.workloads;
+  if (map == "weft_watches") return sizes.workloads * 2;
   return 0;
 }
 

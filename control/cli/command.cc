@@ -19,11 +19,20 @@ struct Flag {
   std::string Options::* text = nullptr;
 };
 constexpr Flag kFlags[] = {
-    {"node", nullptr, &Options::node},       {"json", &Options::json, nullptr},
-    {"follow", &Options::follow, nullptr},   {"keep", &Options::keep, nullptr},
-    {"down", &Options::down, nullptr},       {"help", &Options::help, nullptr},
-    {"bin-dir", nullptr, &Options::bin_dir}, {"manifests", nullptr, &Options::manifests},
+    {"node", nullptr, &Options::node},
+    {"json", &Options::json, nullptr},
+    {"follow", &Options::follow, nullptr},
+    {"keep", &Options::keep, nullptr},
+    {"down", &Options::down, nullptr},
+    {"help", &Options::help, nullptr},
+    {"bin-dir", nullptr, &Options::bin_dir},
+    {"manifests", nullptr, &Options::manifests},
     {"protocol", nullptr, &Options::protocol},
+    {"pod", nullptr, &Options::pod},
+    {"namespace", nullptr, &Options::namespace_name},
+    {"verdict", nullptr, &Options::verdict},
+    {"reason", nullptr, &Options::reason},
+    {"binary", nullptr, &Options::binary},
 };
 
 const Flag* FindFlag(std::string_view name) {

@@ -24,10 +24,11 @@ struct Options {
   bool keep = false;
   bool down = false;
   bool help = false;
-  std::string bin_dir;             // --bin-dir; empty: where `weft` itself is
-  std::string manifests;           // --manifests
-  std::string protocol;            // --protocol
-  std::vector<std::string> words;  // arguments that are no flags
+  std::string bin_dir;    // --bin-dir; empty: where `weft` itself is
+  std::string manifests;  // --manifests
+  std::string protocol;   // --protocol
+  std::string pod, namespace_name, verdict, reason, binary;  // what `events` filters by
+  std::vector<std::string> words;                            // arguments that are no flags
 };
 
 // A subcommand, with the flags it takes (without dashes).

@@ -40,12 +40,19 @@ const Command kCommands[] = {
      {"json"},
      weft::cli::RunCheck},
     {"events",
-     "flow events: who connected to whom, the verdict and its reason",
-     "usage: weft events [--node NAME] [--follow] [-o text|json]\n"
+     "who connected to whom, what ran and ended, the verdict and its reason",
+     "usage: weft events [--node NAME] [--follow] [--pod [NAMESPACE/]NAME] [--namespace "
+     "NAMESPACE]\n"
+     "                   [--verdict V[,V]] [--reason R[,R]] [--binary PATH] [-o text|json]\n"
      "\nPrints the last events of the agents here (json: one object a line); --follow goes on "
      "until\n"
-     "interrupted (one agent: name it if there are several).\n",
-     {"node", "follow", "json"},
+     "interrupted (one agent: name it if there are several). All filters must match:\n"
+     "\n  --pod, --namespace  one of the ends of a connection, or whose process it is"
+     "\n  --verdict           allowed, denied, killed or audited"
+     "\n  --reason            as in `weft status`, for example process_denied"
+     "\n  --binary            that runs, or made the socket: a path, a path with '*' at its end,\n"
+     "                      or a name without '/'\n",
+     {"node", "follow", "json", "pod", "namespace", "verdict", "reason", "binary"},
      weft::cli::RunEvents},
     {"why",
      "whether a connection is allowed, by which rule of which policy, and which way it goes",

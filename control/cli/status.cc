@@ -88,10 +88,24 @@ bool PrintWorkloads(const json& status) {
       printf("             %sbypassable: %s%s\n", c.yellow.data(), Text(workload, "bypass").c_str(),
              c.reset.data());
     }
+    const json& events = Field(workload, "events");
+    const bool counted = events.is_object();
+    const uint64_t suppressed = counted ? events.value("suppressed", uint64_t{0}) : 0;
+    const uint64_t lost = counted ? events.value("lost", uint64_t{0}) : 0;
+    if (suppressed + lost > 0) {
+      printf("             events: %s reported, %llu beyond its rate, %llu lost\n",
+             Text(events, "reported", "0").c_str(), static_cast<unsigned long long>(suppressed),
+             static_cast<unsigned long long>(lost));
+    }
     if (!Text(workload, "error").empty()) {
       printf("             %s%s%s\n", c.red.data(), Text(workload, "error").c_str(),
              c.reset.data());
     }
+  }
+  for (const json& problem : Field(Field(status, "policy"), "problems")) {
+    attention = true;
+    printf("  policy     %s%s%s\n", c.yellow.data(), problem.get<std::string>().c_str(),
+           c.reset.data());
   }
   for (const json& certificate : Field(status, "certificates")) {
     const int64_t not_after = certificate.value("not_after", int64_t{0});

@@ -134,6 +134,20 @@ std::vector<uint32_t> Classes::RulesAt(const std::string& uid, const IpAddress& 
   return rules;
 }
 
+const std::vector<uint32_t>& Classes::RulesAt(const IpAddress& ip) const {
+  static const std::vector<uint32_t> none;
+  if (auto known = addresses.find(ip); known != addresses.end()) {
+    auto found = index_.find(known->second);
+    return found == index_.end() ? none : all_[found->second].rules;
+  }
+  for (uint32_t length = 129; length-- > 0;) {
+    if (!lengths_[length]) continue;
+    auto node = nodes_.find({Masked(ip, length), length});
+    if (node != nodes_.end()) return node->second.rules;
+  }
+  return none;
+}
+
 void Classes::NumberAddresses(const model::Snapshot& snapshot,
                               const std::vector<Subject>& subjects) {
   for (const auto& [uid, workload] : snapshot.workloads) {

@@ -31,6 +31,8 @@ class Classes final {
           const std::vector<PeerRule>& rules, const std::set<bpf::PolicyBlock>& source_prefixes,
           CompilerNumbers& numbers);
   const std::vector<Class>& all() const { return all_; }  // without the world
+  // Of whoever has this address: indices of PeerRule, ascending.
+  const std::vector<uint32_t>& RulesAt(const IpAddress& ip) const;
   std::map<IpAddress, uint32_t> addresses;
   std::map<bpf::PolicyBlock, uint32_t> blocks;
 

@@ -8,6 +8,7 @@
 #include "control/policy/authorization.h"
 #include "control/policy/classes.h"
 #include "control/policy/ports.h"
+#include "control/policy/process_policy.h"
 
 namespace weft::rules {
 namespace {
@@ -40,12 +41,14 @@ const char* DirectionName(uint32_t layer) {
 class Compiler {
  public:
   Compiler(const model::Snapshot& snapshot, const std::vector<Subject>& subjects,
-           CompilerNumbers& numbers)
-      : snapshot_(snapshot), subjects_(subjects), numbers_(numbers) {}
+           CompilerNumbers& numbers, const std::vector<L7Service>& services)
+      : snapshot_(snapshot), subjects_(subjects), numbers_(numbers), services_(services) {}
 
   Compiled Run() {
     out_.state.full_rule = numbers_.rules.Of("a kernel map of policy is full");
     CollectRules();
+    ProcessCompiler processes(snapshot_, subjects_, numbers_);
+    processes.Collect(&rules_);
     for (const Subject& subject : subjects_) CollectAuthorization(subject);
     Classes classes(snapshot_, subjects_, rules_, source_prefixes_, numbers_);
     classes_of_rule_.resize(rules_.size());
@@ -53,6 +56,8 @@ class Compiler {
       for (uint32_t rule : one.rules) classes_of_rule_[rule].push_back(one.number);
     }
     for (const Subject& subject : subjects_) CompileSubject(subject, classes.all());
+    processes.Compile(classes, services_, &out_);
+    out_.state.processes.full_rule = out_.state.full_rule;
     out_.state.classes = std::move(classes.addresses);
     out_.state.blocks = std::move(classes.blocks);
     return std::move(out_);
@@ -72,6 +77,7 @@ class Compiler {
   const model::Snapshot& snapshot_;
   const std::vector<Subject>& subjects_;
   CompilerNumbers& numbers_;
+  const std::vector<L7Service>& services_;
   Compiled out_;
   std::vector<PeerRule> rules_;
   std::unordered_map<uint32_t, Isolations> isolations_;  // by subject's id
@@ -201,8 +207,8 @@ void Compiler::CompileSubject(const Subject& subject, const std::vector<Class>& 
 }  // namespace
 
 Compiled Compile(const model::Snapshot& snapshot, const std::vector<Subject>& subjects,
-                 CompilerNumbers& numbers) {
-  return Compiler(snapshot, subjects, numbers).Run();
+                 CompilerNumbers& numbers, const std::vector<L7Service>& services) {
+  return Compiler(snapshot, subjects, numbers, services).Run();
 }
 
 }  // namespace weft::rules

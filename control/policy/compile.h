@@ -29,17 +29,26 @@ struct CompilerNumbers {
   Numbers& rules;            // what events and `weft why` print
   Numbers classes;           // not kept over a restart of the agent
   uint32_t first_class = 0;  // numbers up to this are an earlier agent's
+  Numbers arguments;  // of process rules; number - 1 is the kernel's bit
+};
+
+// A service whose endpoint the proxy picks, as the kernel numbers it.
+struct L7Service {
+  uint32_t id = 0;
+  std::vector<SocketAddress> endpoints;
 };
 
 struct Compiled {
   bpf::PolicyState state;
+  // Rules that cannot be in force as they are written, one line each.
+  std::vector<std::string> problems;
   // Workloads whose authorization the kernel cannot decide: it asks for the destination's address,
   // and they have several. Their connections go to the proxy; the kernel asks no authorization.
   std::set<uint32_t> left_to_the_proxy;
 };
 
 Compiled Compile(const model::Snapshot& snapshot, const std::vector<Subject>& subjects,
-                 CompilerNumbers& numbers);
+                 CompilerNumbers& numbers, const std::vector<L7Service>& services = {});
 
 // The authorization policies that apply to a workload, by key.
 struct Applicable {

@@ -16,7 +16,9 @@ using model::NetworkPolicy;
 using model::ProcessPolicy;
 using Texts = RepeatedPtrField<std::string>;
 
-constexpr size_t kMaxTextBytes = 4096;  // PATH_MAX; longer ones match nothing that exists
+// What the kernel compares (WEFT_PATH_BYTES, WEFT_ARGUMENT_BYTES in bpf/abi.h).
+constexpr size_t kMaxPathBytes = 247;
+constexpr size_t kMaxArgumentBytes = 126;
 
 absl::Status CheckSegment(const std::string& text) {
   if (text.empty()) return Bad("missing");
@@ -117,7 +119,7 @@ absl::Status DecodeRule(const wire::NetworkPolicy::Rule& in, NetworkPolicy::Rule
 
 absl::Status CheckPath(const std::string& path) {
   if (path.empty() || path.front() != '/') return Bad("not an absolute path");
-  if (path.size() > kMaxTextBytes) return Bad("too long");
+  if (path.size() > kMaxPathBytes) return Bad("too long");
   if (path.find('\0') != std::string::npos) return Bad("contains a zero byte");
   if (path.find('*') < path.size() - 1) return Bad("'*' may be last only");
   return absl::OkStatus();
@@ -152,7 +154,7 @@ absl::Status DecodeRule(const wire::ProcessPolicy::Rule& in, ProcessPolicy::Rule
   WEFT_RETURN_IF_ERROR(DecodePaths("not_binaries", in.not_binaries(), &out->not_binaries));
   for (int i = 0; i < in.arguments_size(); ++i) {
     const std::string& argument = in.arguments(i);
-    if (argument.empty() || argument.size() > kMaxTextBytes ||
+    if (argument.empty() || argument.size() > kMaxArgumentBytes ||
         argument.find('\0') != std::string::npos) {
       return Bad(Indexed("arguments", i) + ": empty, too long or with a zero byte");
     }

@@ -9,7 +9,9 @@
 namespace weft::plane {
 namespace {
 
-constexpr size_t kMaxTextBytes = 4096;  // PATH_MAX
+// What the kernel compares (WEFT_PATH_BYTES, WEFT_ARGUMENT_BYTES in bpf/abi.h).
+constexpr size_t kMaxPathBytes = 247;
+constexpr size_t kMaxArgumentBytes = 126;
 
 std::vector<std::string> ReadPaths(Fields& fields, std::string_view name) {
   std::vector<std::string> paths;
@@ -20,7 +22,9 @@ std::vector<std::string> ReadPaths(Fields& fields, std::string_view name) {
       why = "expected an absolute path";
     } else if (path.find('*') < path.size() - 1) {
       why = "'*' may be last only";
-    } else if (path.size() > kMaxTextBytes || path.find('\0') != std::string::npos) {
+    } else if (path.size() > kMaxPathBytes) {
+      why = "longer than 247 bytes, the most that the kernel compares";
+    } else if (path.find('\0') != std::string::npos) {
       why = "no path";
     }
     if (why != nullptr) {
@@ -35,7 +39,14 @@ std::vector<std::string> ReadPaths(Fields& fields, std::string_view name) {
 std::vector<std::string> ReadArguments(Fields& fields) {
   std::vector<std::string> arguments;
   for (const LocatedText& text : fields.Texts("arguments")) {
-    if (text.value.empty() || text.value.size() > kMaxTextBytes ||
+    if (text.value.size() > kMaxArgumentBytes) {
+      fields.problems()->push_back(
+          {text.at,
+           absl::StrCat(fields.PathOf("arguments"),
+                        ": longer than 126 bytes, the most that the kernel compares"),
+           ""});
+    }
+    if (text.value.empty() ||
         text.value.find('\0') != std::string::npos) {
       fields.problems()->push_back(
           {text.at, absl::StrCat(fields.PathOf("arguments"), ": empty, or no argument"), ""});

@@ -89,5 +89,64 @@ TEST(FormatEvent, IsOneLineOfJsonWhateverAProcessCallsItself) {
   EXPECT_EQ(json["kind"], "unknown");
 }
 
+TEST(FormatEvent, NamesTheProgramAndWhoMadeTheSocket) {
+  weft_event event = Denied();
+  event.reason = WEFT_R_PROCESS_DENIED;
+  event.binary = 3;
+  event.maker_pid = 12;
+  event.maker_binary = 4;
+  const EventNames names{.binary = [](uint32_t number) -> std::optional<bpf::Binary> {
+    if (number == 3) return bpf::Binary{.path = "/usr/bin/python3"};
+    return std::nullopt;
+  }};
+  const auto json = nlohmann::json::parse(FormatEvent(event, names, 0));
+  EXPECT_EQ(json["verdict"], "denied");
+  EXPECT_EQ(json["binary"], "/usr/bin/python3");
+  EXPECT_EQ(json["maker"]["pid"], 12);
+  EXPECT_FALSE(json["maker"].contains("binary"));  // its number means nothing any more
+}
+
+TEST(FormatProcessEvent, SaysWhatRanWithWhatAndHowItEnded) {
+  weft_process_event event{};
+  event.kind = WEFT_EVENT_EXEC;
+  event.reason = WEFT_R_PROCESS_KILLED;
+  event.rule = 1;
+  event.workload = 4;
+  event.pid = 4711;
+  event.uid = 1000;
+  event.id = {.inode = 99, .device = 8u << 20 | 1};
+  event.flags = WEFT_PROCESS_UNTRUSTED | WEFT_EVENT_ARGUMENTS_CUT;
+  memset(event.path, 'p', sizeof event.path);  // cut: without a zero
+  memset(event.comm, 'c', sizeof event.comm);
+  constexpr char kArguments[] = "sh\0-c\0\0two words";
+  event.argument_bytes = sizeof kArguments - 1;
+  memcpy(event.arguments, kArguments, sizeof kArguments);
+  event.parents[0] = {7, 2};
+  KernelNumbers numbers;
+  numbers.rules.Of("ProcessPolicy demo/p no-shells");
+  const EventNames names{&numbers, nullptr, [](uint32_t) { return "demo/web"; },
+                         [](uint32_t) { return bpf::Binary{.path = "/bin/init"}; }};
+  const auto exec = nlohmann::json::parse(FormatProcessEvent(event, names, 0));
+  EXPECT_EQ(exec["kind"], "exec");
+  EXPECT_EQ(exec["verdict"], "killed");
+  EXPECT_EQ(exec["rule"], "ProcessPolicy demo/p no-shells");
+  EXPECT_EQ(exec["source"]["workload"], "demo/web");
+  EXPECT_EQ(exec["arguments"], nlohmann::json({"sh", "-c", "", "two words"}));
+  EXPECT_EQ(exec["arguments_cut"], true);
+  EXPECT_EQ(exec["binary"], std::string(WEFT_PATH_BYTES, 'p'));
+  EXPECT_EQ(exec["process"], std::string(16, 'c'));
+  EXPECT_EQ(exec["device"], "8:1");
+  EXPECT_EQ(exec["trusted"], false);
+  EXPECT_EQ(exec["parents"].size(), 1u);
+  EXPECT_EQ(exec["parents"][0]["binary"], "/bin/init");
+  event.kind = WEFT_EVENT_EXIT;
+  event.exit_code = 7u << 8;
+  EXPECT_EQ(nlohmann::json::parse(FormatProcessEvent(event, names, 0))["exit_code"], 7);
+  event.exit_code = 9;
+  const auto killed = nlohmann::json::parse(FormatProcessEvent(event, names, 0));
+  EXPECT_EQ(killed["signal"], 9);
+  EXPECT_FALSE(killed.contains("exit_code"));
+}
+
 }  // namespace
 }  // namespace weft::agent
