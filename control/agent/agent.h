@@ -154,7 +154,7 @@ class Agent final {
     std::vector<LocalPod> pods;
   };
   Synced synced_;
-  bool splice_on_ = true;
+  bpf::SelfTestReport self_test_;
 
   Child sockets_, keyd_, proxy_;
   int proxy_admin_fd_ = -1;

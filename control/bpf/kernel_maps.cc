@@ -25,11 +25,11 @@ absl::StatusOr<KernelMaps> KernelMaps::Open(const PinPaths& paths) {
   const std::pair<const char*, UniqueFd*> wanted[] = {
       {"weft_workloads", &maps.workloads}, {"weft_addrs", &maps.addresses},
       {"weft_services", &maps.services},   {"weft_backends", &maps.backends},
-      {"weft_handovers", &maps.handovers},
-      {"weft_servers", &maps.servers},     {"weft_splice", &maps.splice},
-      {"weft_clients", &maps.clients},     {"weft_config", &maps.config},
-      {"weft_counters", &maps.counters},   {"weft_moves", &maps.moves},
-      {"weft_events", &maps.events},
+      {"weft_handovers", &maps.handovers}, {"weft_servers", &maps.servers},
+      {"weft_splice", &maps.splice},       {"weft_clients", &maps.clients},
+      {"weft_config", &maps.config},       {"weft_counters", &maps.counters},
+      {"weft_moves", &maps.moves},         {"weft_events", &maps.events},
+      {"weft_binaries", &maps.binaries},   {"weft_port_bins", &maps.port_binaries},
   };
   for (const auto& [name, fd] : wanted) {
     WEFT_ASSIGN_OR_RETURN(*fd, OpenPinnedMap(paths, name));

@@ -13,6 +13,7 @@ extern const char weft_bpf_late[], weft_bpf_late_end[];
 extern const char weft_bpf_sockops[], weft_bpf_sockops_end[];
 extern const char weft_bpf_splice[], weft_bpf_splice_end[];
 extern const char weft_bpf_versions[], weft_bpf_versions_end[];
+extern const char weft_bpf_watch[], weft_bpf_watch_end[];
 }
 
 namespace weft::bpf {
@@ -32,6 +33,7 @@ inline EmbeddedObject CutObject() { return {"cut", {weft_bpf_cut, weft_bpf_cut_e
 inline EmbeddedObject VersionsObject() {
   return {"versions", {weft_bpf_versions, weft_bpf_versions_end}};
 }
+inline EmbeddedObject WatchObject() { return {"watch", {weft_bpf_watch, weft_bpf_watch_end}}; }
 inline EmbeddedObject InboundObject() {
   return {"inbound", {weft_bpf_inbound, weft_bpf_inbound_end}};
 }
