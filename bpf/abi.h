@@ -293,20 +293,20 @@ struct weft_binary_id {
 };
 WEFT_SIZE(struct weft_binary_id, 16);
 
-/* weft_binaries: what is known of a program under `splice: auto`, see learn.h. */
+/* weft_learned: what is known of a program under `splice: auto`, see learn.h. */
 enum weft_side {
 	WEFT_SIDE_CONNECTING = 0,
 	WEFT_SIDE_ACCEPTING,
 	WEFT_SIDES,
 };
-struct weft_binary {
+struct weft_learned {
 	__u64 changed_ns;       /* when its file was changed last: else the number was used again */
 	__u32 seen[WEFT_SIDES]; /* connections without a breaker */
 	__u32 breaker;          /* enum weft_breaker (learn.h) */
 	__u32 pad;
 	__u8 comm[16]; /* of the process that was seen first */
 };
-WEFT_SIZE(struct weft_binary, 40);
+WEFT_SIZE(struct weft_learned, 40);
 
 /* weft_learners: socket cookie of a workload under `splice: auto` -> what is known of it. */
 struct weft_learner {

@@ -37,7 +37,7 @@ enum weft_breaker {
 		WEFT_BREAKER_MAX
 };
 
-enum weft_binary_state {
+enum weft_learned_state {
 	WEFT_BINARY_LEARNING = 0,
 	WEFT_BINARY_ELIGIBLE,
 	WEFT_BINARY_INELIGIBLE,
@@ -140,7 +140,7 @@ static __always_inline int weft_binary_equal(const struct weft_binary_id *a,
 }
 
 /* The verdict; `binary` NULL: never seen. */
-static __always_inline __u32 weft_binary_judge(const struct weft_binary *binary, __u32 side)
+static __always_inline __u32 weft_binary_judge(const struct weft_learned *binary, __u32 side)
 {
 	if (!binary || side >= WEFT_SIDES)
 		return WEFT_BINARY_LEARNING;

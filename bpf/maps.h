@@ -199,9 +199,9 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, struct weft_binary_id);
-	__type(value, struct weft_binary);
+	__type(value, struct weft_learned);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} weft_binaries SEC(".maps");
+} weft_learned SEC(".maps");
 
 /* Under `splice: auto`: listening port -> binary that receives on what is accepted there; inode 0:
  * several do. watch; forgotten when a program listens on the port anew. Full: not spliced. */

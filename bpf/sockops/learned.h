@@ -11,19 +11,19 @@
 
 /* What is known of the binary; made if nothing is, or if what is known was of a file that has been
  * changed since. NULL: no memory. */
-static __always_inline struct weft_binary *weft_binary_known(const struct weft_binary_id *id,
+static __always_inline struct weft_learned *weft_binary_known(const struct weft_binary_id *id,
 							     const struct inode___weft *file)
 {
-	struct weft_binary *known = bpf_map_lookup_elem(&weft_binaries, id);
+	struct weft_learned *known = bpf_map_lookup_elem(&weft_learned, id);
 	__u64 changed_ns = weft_changed_ns(file);
-	struct weft_binary fresh = {};
+	struct weft_learned fresh = {};
 
 	if (known && known->changed_ns == changed_ns)
 		return known;
 	fresh.changed_ns = changed_ns;
 	bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
-	bpf_map_update_elem(&weft_binaries, id, &fresh, BPF_ANY);
-	return bpf_map_lookup_elem(&weft_binaries, id);
+	bpf_map_update_elem(&weft_learned, id, &fresh, BPF_ANY);
+	return bpf_map_lookup_elem(&weft_learned, id);
 }
 
 static __always_inline void weft_unlearn(void)
@@ -37,7 +37,7 @@ static __always_inline void weft_unlearn(void)
 
 static __always_inline void weft_learner_counts(const struct weft_learner *learner)
 {
-	struct weft_binary *binary = bpf_map_lookup_elem(&weft_binaries, &learner->binary);
+	struct weft_learned *binary = bpf_map_lookup_elem(&weft_learned, &learner->binary);
 	__u32 side = learner->side;
 
 	if (binary && side < WEFT_SIDES)
@@ -57,7 +57,7 @@ static __always_inline int weft_port_learned(__u32 workload, __u16 port, struct 
 		return 0;
 	if (who)
 		*who = *id;
-	return weft_binary_judge(bpf_map_lookup_elem(&weft_binaries, id), WEFT_SIDE_ACCEPTING) ==
+	return weft_binary_judge(bpf_map_lookup_elem(&weft_learned, id), WEFT_SIDE_ACCEPTING) ==
 	       WEFT_BINARY_ELIGIBLE;
 }
 
@@ -100,7 +100,7 @@ static __always_inline int weft_still_learned(const struct weft_binary_id *id, _
 {
 	if (!id->inode) /* not under `auto` */
 		return 1;
-	return weft_binary_judge(bpf_map_lookup_elem(&weft_binaries, id), side) ==
+	return weft_binary_judge(bpf_map_lookup_elem(&weft_learned, id), side) ==
 	       WEFT_BINARY_ELIGIBLE;
 }
 

@@ -94,7 +94,7 @@ static __always_inline void weft_broke(__u32 breaker)
 {
 	const struct inode___weft *file = NULL;
 	struct weft_binary_id id = {};
-	struct weft_binary *binary;
+	struct weft_learned *binary;
 
 	if (breaker == WEFT_BREAKER_NONE || !weft_current_binary(&id, &file))
 		return;
@@ -196,7 +196,7 @@ static __always_inline void weft_uses_io_uring(void)
 	const struct inode___weft *file = NULL;
 	struct weft_binary_id id = {};
 
-	if (weft_current_binary(&id, &file) && bpf_map_lookup_elem(&weft_binaries, &id))
+	if (weft_current_binary(&id, &file) && bpf_map_lookup_elem(&weft_learned, &id))
 		weft_broke(WEFT_BREAKER_IO_URING);
 }
 

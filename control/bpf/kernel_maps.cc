@@ -29,7 +29,7 @@ absl::StatusOr<KernelMaps> KernelMaps::Open(const PinPaths& paths) {
       {"weft_splice", &maps.splice},       {"weft_clients", &maps.clients},
       {"weft_config", &maps.config},       {"weft_counters", &maps.counters},
       {"weft_moves", &maps.moves},         {"weft_events", &maps.events},
-      {"weft_binaries", &maps.binaries},   {"weft_port_bins", &maps.port_binaries},
+      {"weft_learned", &maps.binaries},   {"weft_port_bins", &maps.port_binaries},
   };
   for (const auto& [name, fd] : wanted) {
     WEFT_ASSIGN_OR_RETURN(*fd, OpenPinnedMap(paths, name));

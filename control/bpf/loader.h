@@ -98,7 +98,7 @@ struct BinaryVerdict {
   std::string command;           // name of the process that was seen first
   uint32_t breaker = 0;          // enum weft_breaker
   uint32_t seen[WEFT_SIDES]{};   // connections without a breaker, by enum weft_side
-  uint32_t state[WEFT_SIDES]{};  // enum weft_binary_state
+  uint32_t state[WEFT_SIDES]{};  // enum weft_learned_state
 };
 
 struct LateInsertion {

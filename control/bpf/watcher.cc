@@ -40,7 +40,7 @@ void Watcher::Set(uint64_t netns_cookie, bool under_auto) {
 std::vector<BinaryVerdict> ReadBinaries(const UniqueFd& binaries) {
   std::vector<BinaryVerdict> all;
   for (const weft_binary_id& id : Keys<weft_binary_id>(binaries)) {
-    weft_binary value{};
+    weft_learned value{};
     if (bpf_map_lookup_elem(binaries.get(), &id, &value) != 0) continue;
     BinaryVerdict verdict;
     verdict.inode = id.inode;

@@ -72,7 +72,7 @@ TEST(Learn, SendsIoctlsAndOptions) {
 
 TEST(Learn, AVerdictIsBySideUntilABreaker) {
   EXPECT_EQ(weft_binary_judge(nullptr, WEFT_SIDE_CONNECTING), WEFT_BINARY_LEARNING);
-  weft_binary binary{};
+  weft_learned binary{};
   binary.seen[WEFT_SIDE_ACCEPTING] = WEFT_LEARN_CONNECTIONS - 1;
   EXPECT_EQ(weft_binary_judge(&binary, WEFT_SIDE_ACCEPTING), WEFT_BINARY_LEARNING);
   binary.seen[WEFT_SIDE_ACCEPTING] = WEFT_LEARN_CONNECTIONS;
