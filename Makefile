@@ -60,6 +60,9 @@ lint: setup ## clang-format and clang-tidy over our files, shellcheck-like synta
 fmt: setup ## Format our C++ and BPF files
 	@git ls-files '*.cc' '*.h' '*.bpf.c' | xargs clang-format-19 -i
 
+soak: build ## The long form of the splice's tests: to 4 GiB, thousands of connections, processes stopped and killed. Hours
+	@cd build/dev && $(CTEST) -L soak
+
 bench: release ## Benchmarks: direct, null relay, Weft same node and across nodes. Prints a table, writes build/bench.json
 	@tests/bench/run.sh
 

@@ -112,13 +112,15 @@ struct weft_workload {
 	__u8 ipv6[16];
 };
 WEFT_SIZE(struct weft_workload, 48);
-#define WEFT_WL_SPLICE 1u /* weft.dev/splice: on */
+#define WEFT_WL_SPLICE 1u /* weft.dev/splice: on or auto */
 #define WEFT_WL_PROXY_READY \
 	2u /* a proxy listens in this netns; without it captured connects get ECONNREFUSED */
 #define WEFT_WL_L7_INBOUND 4u /* L7 policy or routes for this workload: never direct */
 #define WEFT_WL_STRICT                                                            \
 	16u /* plaintext from outside the mesh is refused (by the proxy at 15006) \
 	     */
+#define WEFT_WL_SPLICE_AUTO \
+	128u /* weft.dev/splice: auto, beside WEFT_WL_SPLICE: only binaries that were learned */
 
 /* weft_addrs: 16-byte address -> who has it. Written by the agent, from the workload API. */
 struct weft_peer {
@@ -287,6 +289,43 @@ enum weft_client_state {
 	WEFT_CLIENT_MIXED,            /* one was seen blocking: each is judged on its own */
 };
 
+/* Which program: the file it was executed from, whatever it is called. */
+struct weft_binary_id {
+	__u64 inode;
+	__u32 device; /* as the kernel numbers it: major << 20 | minor */
+	__u32 pad;
+};
+WEFT_SIZE(struct weft_binary_id, 16);
+
+/* weft_learned: what is known of a program under `splice: auto`, see learn.h. */
+enum weft_side {
+	WEFT_SIDE_CONNECTING = 0,
+	WEFT_SIDE_ACCEPTING,
+	WEFT_SIDES,
+};
+struct weft_learned {
+	__u64 changed_ns;       /* when its file was changed last: else the number was used again */
+	__u32 seen[WEFT_SIDES]; /* connections without a breaker */
+	__u32 breaker;          /* enum weft_breaker (learn.h) */
+	__u32 pad;
+	__u8 comm[16]; /* of the process that was seen first */
+};
+WEFT_SIZE(struct weft_learned, 40);
+
+/* weft_learners: socket cookie of a workload under `splice: auto` -> what is known of it. */
+struct weft_learner {
+	struct weft_binary_id binary; /* who received last, or is expected to; zero: not known */
+	__u32 side;                   /* enum weft_side */
+	__u32 flags;                  /* WEFT_LEARNER_* */
+	__u32 receives;
+	__u32 workload; /* ACCEPTING only, as the port */
+	__u16 port;     /* host order */
+	__u16 pad;
+	__u32 pad2;
+};
+WEFT_SIZE(struct weft_learner, 40);
+#define WEFT_LEARNER_COUNTED 1u
+
 /* weft_ends: a socket in the splice, by its own flow -> where it is. Written by sockops and late,
  * removed at its close. */
 struct weft_end {
@@ -295,14 +334,15 @@ struct weft_end {
 	__u64 cookie;
 	__u64 received_bytes;          /* that came by the splice */
 	struct weft_client_key client; /* of an app's connecting end; else zero */
-	__u32 pad;
+	__u32 side;                    /* enum weft_side of `binary` */
+	struct weft_binary_id binary;  /* under `splice: auto`; else zero */
 };
 /* Storage of a socket that sends in the splice. */
 struct weft_mover {
 	__u64 sent_bytes; /* by the splice */
 	__u32 via_tcp;    /* 1: the last message went by TCP, so splicing needs the return rule
 			     (DESIGN 4.5) */
-	__u32 pad;
+	__u32 checked;    /* weft_unlearned[0] + 1 when both ends' binaries were last looked up */
 };
 
 /* weft_servers: what is known of the program behind a listening port, see late.bpf.c. */
@@ -331,6 +371,7 @@ struct weft_moves {
 	__u64 peer_waits;
 	__u64 peer_blocking;
 	__u64 redirect_failed;
+	__u64 unlearned; /* a binary at one of the ends was seen to do what the splice breaks */
 };
 
 /* weft_addrs is keyed by the address alone. */
@@ -429,14 +470,6 @@ WEFT_SIZE(struct weft_event, 160);
 
 /* Processes: who did it. Facts are found by processes.h, rules answered by process.h, and written
  * by control/bpf/kernel_processes. */
-
-/* A program's file, whatever it is called. */
-struct weft_binary_id {
-	__u64 inode;
-	__u32 device; /* as the kernel numbers it: major << 20 | minor */
-	__u32 pad;
-};
-WEFT_SIZE(struct weft_binary_id, 16);
 
 /* Paths are those of the mount namespace of the process, from its root mount (chroot changes
  * nothing), padded with zeros; one of more bytes is cut, and then not terminated. */

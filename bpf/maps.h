@@ -214,6 +214,48 @@ struct {
 	__type(value, struct weft_flow_state);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } weft_flows SEC(".maps");
+/* Verdicts on binaries under `splice: auto`. sockops and watch; survives the agent. Evicted
+ * when others need the room: learned anew. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct weft_binary_id);
+	__type(value, struct weft_learned);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_learned SEC(".maps");
+
+/* Under `splice: auto`: listening port -> binary that receives on what is accepted there; inode 0:
+ * several do. watch; forgotten when a program listens on the port anew. Full: not spliced. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_server_key);
+	__type(value, struct weft_binary_id);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_port_bins SEC(".maps");
+
+/* What is being learned of a socket, by its cookie. sockops makes it and removes it at the socket's
+ * close, watch changes it; not socket storage, which a tracepoint of system calls cannot reach.
+ * Full: not learned, not spliced. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct weft_learner);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_learners SEC(".maps");
+
+/* How often a verdict was taken back, or a socket changed hands: senders then look at both ends
+ * again. watch. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_unlearned SEC(".maps");
 
 /* ABI and switches. The agent. */
 struct {

@@ -140,11 +140,11 @@ static __always_inline void weft_judge_layer(const struct weft_question *q, __u3
 	}
 }
 
-/* Network policy cannot keep a workload from itself (Kubernetes: NetworkPolicy); authorization can. */
+/* Network policy cannot keep a workload from itself (Kubernetes: NetworkPolicy); authorization can.
+ */
 static __always_inline int weft_layer_asked(const struct weft_question *q, __u32 layer)
 {
-	__u32 subject =
-		layer == WEFT_LAYER_EGRESS ? q->source_subject : q->destination_subject;
+	__u32 subject = layer == WEFT_LAYER_EGRESS ? q->source_subject : q->destination_subject;
 
 	if (!(q->layers >> layer & 1) || !subject)
 		return 0;

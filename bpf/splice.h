@@ -76,8 +76,20 @@ static __always_inline int weft_server_blocks(const struct weft_sock *st,
 	return state && *state == WEFT_SERVER_BLOCKING;
 }
 
+static __always_inline void weft_flow_of_sock(const struct sock *sk, struct weft_flow *flow)
+{
+	struct weft_core_in6 local = BPF_CORE_READ(sk, __sk_common.skc_v6_rcv_saddr);
+	struct weft_core_in6 remote = BPF_CORE_READ(sk, __sk_common.skc_v6_daddr);
+
+	weft_addr_v6(&flow->local, local.words[0], local.words[1], local.words[2], local.words[3],
+		     WEFT_HTONS(BPF_CORE_READ(sk, __sk_common.skc_num)));
+	weft_addr_v6(&flow->remote, remote.words[0], remote.words[1], remote.words[2],
+		     remote.words[3], BPF_CORE_READ(sk, __sk_common.skc_dport));
+}
+
 /* Writes where the sender finds the socket; must precede its entry in weft_splice. */
 static __always_inline long weft_announce_end(const struct weft_sock *st,
+					      const struct weft_learner *learner,
 					      const struct weft_flow *flow, const void *sk,
 					      __u64 cookie)
 {
@@ -86,6 +98,10 @@ static __always_inline long weft_announce_end(const struct weft_sock *st,
 	end.sock = (__u64)sk;
 	end.cookie = cookie;
 	end.client = weft_client_of(st);
+	if (learner) {
+		end.binary = learner->binary;
+		end.side = learner->side;
+	}
 	return bpf_map_update_elem(&weft_ends, flow, &end, BPF_ANY);
 }
 

@@ -153,8 +153,9 @@ static __always_inline int weft_ask_permit(struct bpf_sockopt *ctx, const struct
 	ctx->optlen = -1; /* done, the kernel has nothing to add */
 	if (weft_permit(&ends, &answer))
 		return 1;
-	event = weft_event_new(WEFT_EVENT_CONNECT, answer.by_default ? WEFT_R_POLICY_DEFAULT_DENIED
-								     : WEFT_R_POLICY_DENIED,
+	event = weft_event_new(WEFT_EVENT_CONNECT,
+			       answer.by_default ? WEFT_R_POLICY_DEFAULT_DENIED
+						 : WEFT_R_POLICY_DENIED,
 			       st->workload);
 	if (event) {
 		event->netns_cookie = bpf_get_netns_cookie(ctx);

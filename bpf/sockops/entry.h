@@ -26,12 +26,14 @@ static __always_inline void weft_insert(struct bpf_sock_ops *ctx, struct weft_so
 					struct weft_flow *flow)
 {
 	struct bpf_sock *sk = ctx->sk;
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct weft_learner *learner = bpf_map_lookup_elem(&weft_learners, &cookie);
 	struct tcp_sock *tcp;
 
 	if (!sk)
 		return;
 	tcp = bpf_skc_to_tcp_sock(sk);
-	if (!tcp || weft_announce_end(st, flow, tcp, bpf_get_socket_cookie(ctx))) {
+	if (!tcp || weft_announce_end(st, learner, flow, tcp, cookie)) {
 		WEFT_MOVED(insert_failed);
 		return;
 	}
@@ -110,6 +112,7 @@ static __always_inline void weft_on_listen(struct bpf_sock_ops *ctx)
 	key.workload = workload->id;
 	key.port = ctx->local_port;
 	bpf_map_delete_elem(&weft_servers, &key);
+	bpf_map_delete_elem(&weft_port_bins, &key);
 }
 
 #endif /* WEFT_BPF_SOCKOPS_ENTRY_H */

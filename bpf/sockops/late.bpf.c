@@ -44,23 +44,13 @@ static __always_inline void weft_learn(const struct weft_server_key *key, __u32 
 		*known = state;
 }
 
-static __always_inline void weft_flow_of(struct sock *sk, struct weft_flow *flow)
-{
-	struct weft_core_in6 local = BPF_CORE_READ(sk, __sk_common.skc_v6_rcv_saddr);
-	struct weft_core_in6 remote = BPF_CORE_READ(sk, __sk_common.skc_v6_daddr);
-
-	weft_addr_v6(&flow->local, local.words[0], local.words[1], local.words[2], local.words[3],
-		     WEFT_HTONS(BPF_CORE_READ(sk, __sk_common.skc_num)));
-	weft_addr_v6(&flow->remote, remote.words[0], remote.words[1], remote.words[2],
-		     remote.words[3], BPF_CORE_READ(sk, __sk_common.skc_dport));
-}
-
 static __always_inline void weft_enter(struct sock *sk, struct weft_sock *st,
 				       struct weft_flow *flow)
 {
 	__u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	struct weft_learner *learner = bpf_map_lookup_elem(&weft_learners, &cookie);
 
-	if (weft_announce_end(st, flow, sk, cookie)) {
+	if (weft_announce_end(st, learner, flow, sk, cookie)) {
 		WEFT_MOVED(insert_failed);
 		return;
 	}
@@ -93,7 +83,7 @@ static __always_inline void weft_late_connecting(struct sock *sk, struct weft_so
 		return;
 	}
 	bpf_map_update_elem(&weft_clients, &client, &learned, BPF_NOEXIST); /* MIXED stays */
-	weft_flow_of(sk, &flow);
+	weft_flow_of_sock(sk, &flow);
 	if (!weft_server_blocks(st, &flow))
 		weft_enter(sk, st, &flow);
 }
@@ -110,7 +100,7 @@ static __always_inline void weft_late_accepting(struct sock *sk, struct weft_soc
 	key.port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	if (non_blocking == 1) {
 		weft_learn(&key, WEFT_SERVER_NON_BLOCKING);
-		weft_flow_of(sk, &flow);
+		weft_flow_of_sock(sk, &flow);
 		weft_enter(sk, st, &flow);
 	} else if (non_blocking == 0 && st->flags & WEFT_SOCK_SEEN_BLOCKING) {
 		weft_learn(&key, WEFT_SERVER_BLOCKING);

@@ -9,6 +9,7 @@
 
 #include "bpf/judge.h"
 #include "bpf/sockops/entry.h"
+#include "bpf/sockops/learned.h"
 #include "bpf/verdict.h"
 
 #define WEFT_SOL_SOCKET       1
@@ -99,18 +100,44 @@ static __always_inline void weft_check_epoch(const struct weft_sock *st)
 	weft_event_submit(event);
 }
 
+/* Under `splice: auto` the binaries at both ends must be learned. `id` gets the one to watch. */
+static __always_inline void weft_learn_connecting(struct bpf_sock_ops *ctx, struct weft_sock *st,
+						  const struct weft_flow *flow,
+						  struct weft_binary_id *id)
+{
+	struct weft_workload *workload = weft_workload_of(bpf_get_netns_cookie(ctx));
+	struct weft_peer *peer;
+	__u32 accepting = 0; /* workload under `auto` whose program will accept */
+
+	if (workload && (workload->flags & WEFT_WL_SPLICE_AUTO)) {
+		if (st->role == WEFT_ROLE_TO_APP)
+			accepting = workload->id;
+		else if (!weft_connecting_learned(id))
+			st->flags &= ~WEFT_SOCK_SPLICE;
+	}
+	if (st->role == WEFT_ROLE_APP && st->verdict == WEFT_R_DIRECT) {
+		peer = weft_peer_of(&flow->remote);
+		if (peer && (peer->wl_flags & WEFT_WL_SPLICE_AUTO))
+			accepting = peer->workload;
+	}
+	if (accepting && !weft_port_learned(accepting, WEFT_HTONS(flow->remote.port_be), NULL))
+		st->flags &= ~WEFT_SOCK_SPLICE;
+}
+
 static __always_inline void weft_on_connect(struct bpf_sock_ops *ctx, struct weft_sock *st)
 {
 	struct weft_handover_key key = {};
 	struct weft_handover value = {};
+	struct weft_binary_id id = {};
 	struct weft_flow flow = {};
 
 	weft_check_epoch(st);
 	if (st->role != WEFT_ROLE_APP && st->role != WEFT_ROLE_TO_APP)
 		return;
+	weft_flow_of(ctx, &flow);
+	weft_learn_connecting(ctx, st, &flow, &id);
 	if (st->flags & WEFT_SOCK_SPLICE)
 		weft_check_client(ctx, st);
-	weft_flow_of(ctx, &flow);
 	key.netns_cookie = weft_accepting_netns(ctx, st, &flow);
 	weft_reverse(&flow, &key.flow);
 	value.kind = st->role == WEFT_ROLE_TO_APP    ? WEFT_HANDOVER_CLIENT
@@ -128,6 +155,10 @@ static __always_inline void weft_on_connect(struct bpf_sock_ops *ctx, struct wef
 		weft_refuse(ctx, st, &flow, WEFT_R_MAP_FULL);
 	else
 		weft_watch_state(ctx);
+	if (!id.inode || (st->flags & WEFT_SOCK_REFUSED))
+		return;
+	if (!weft_watch(value.connector, &id, WEFT_SIDE_CONNECTING, 0, 0))
+		st->flags &= ~WEFT_SOCK_SPLICE;
 }
 
 /* A socket of a workload that connects without a stamp: connect.bpf.c was asked before the workload
@@ -181,6 +212,19 @@ static __always_inline void weft_fill_accepted(struct weft_sock *st,
 	}
 }
 
+/* Under `splice: auto`. The process is not known yet: who received on that port so far stands for
+ * it. */
+static __always_inline void weft_learn_accepted(struct bpf_sock_ops *ctx, struct weft_sock *st)
+{
+	struct weft_binary_id expected = {};
+	int learned = weft_port_learned(st->workload, ctx->local_port, &expected);
+
+	if (!weft_watch(bpf_get_socket_cookie(ctx), &expected, WEFT_SIDE_ACCEPTING, st->workload,
+			ctx->local_port) ||
+	    !learned)
+		st->flags &= ~WEFT_SOCK_SPLICE;
+}
+
 static __always_inline void weft_on_passive(struct bpf_sock_ops *ctx)
 {
 	struct weft_handover_key key = {};
@@ -211,6 +255,8 @@ static __always_inline void weft_on_passive(struct bpf_sock_ops *ctx)
 		return;
 	weft_fill_accepted(st, workload, &given);
 	weft_watch_state(ctx);
+	if (st->role == WEFT_ROLE_APP && (workload->flags & WEFT_WL_SPLICE_AUTO))
+		weft_learn_accepted(ctx, st);
 	if (st->flags & WEFT_SOCK_SPLICE)
 		weft_enter_accepted(ctx, st, &key.flow);
 }
@@ -286,6 +332,7 @@ static __always_inline void weft_on_close(struct bpf_sock_ops *ctx, struct weft_
 	 * app's end. */
 	if (st->role == WEFT_ROLE_APP && (client || st->verdict == WEFT_R_PROXIED))
 		weft_report_close(ctx, st, &flow, client);
+	weft_watched_closes(bpf_get_socket_cookie(ctx));
 	if (st->flags & WEFT_SOCK_IN_MAP) {
 		bpf_map_delete_elem(&weft_ends, &flow);
 		st->flags &= ~WEFT_SOCK_IN_MAP;

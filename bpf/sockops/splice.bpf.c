@@ -7,6 +7,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "bpf/sockops/learned.h"
 #include "bpf/splice.h"
 
 #define WEFT_MAX_WAITERS 8
@@ -73,13 +74,35 @@ static __always_inline bool weft_full(const struct tcp_sock *peer, __u32 size)
 	return used + size + promised > (__u64)BPF_CORE_READ(sk, sk_rcvbuf);
 }
 
+/* Under `splice: auto`: false once the binary at one of the ends was seen to do what the splice
+ * breaks (watch.bpf.c). Looked up again only after some verdict was taken back. */
+static __always_inline bool weft_both_learned(const struct tcp_sock *self,
+					      const struct weft_end *end, struct weft_mover *mover)
+{
+	struct weft_learner *learner;
+	__u32 zero = 0;
+	__u64 cookie;
+	__u32 *times = bpf_map_lookup_elem(&weft_unlearned, &zero);
+	__u32 now = times ? *times + 1 : 0;
+
+	if (mover->checked == now)
+		return true;
+	cookie = BPF_CORE_READ((const struct sock *)self, __sk_common.skc_cookie.counter);
+	learner = bpf_map_lookup_elem(&weft_learners, &cookie);
+	if ((learner && !weft_still_learned(&learner->binary, learner->side)) ||
+	    !weft_still_learned(&end->binary, end->side))
+		return false;
+	mover->checked = now;
+	return true;
+}
+
 enum weft_path {
 	WEFT_BY_SPLICE,
 	WEFT_BY_TCP,
 };
 
 static __always_inline enum weft_path weft_choose(struct sk_msg_md *msg, struct weft_end *end,
-						  const struct weft_mover *mover,
+						  struct weft_mover *mover,
 						  struct weft_moves *moves)
 {
 	const struct sock *peer = (const struct sock *)end->sock;
@@ -90,6 +113,10 @@ static __always_inline enum weft_path weft_choose(struct sk_msg_md *msg, struct 
 	if (!self ||
 	    BPF_CORE_READ(peer, __sk_common.skc_cookie.counter) != (long long)end->cookie) {
 		moves->no_peer += 1;
+		return WEFT_BY_TCP;
+	}
+	if (!weft_both_learned(self, end, mover)) {
+		moves->unlearned += 1;
 		return WEFT_BY_TCP;
 	}
 	if (weft_non_blocking(peer) == 0) {

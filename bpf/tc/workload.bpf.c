@@ -48,7 +48,7 @@ static __always_inline int weft_load_skb(void *packet, __u32 offset, void *to, _
 }
 
 /* One interface may report so much in a second: every drop is counted, whether reported or not. */
-static __always_inline int weft_may_report(struct weft_guard *own)
+static __always_inline int weft_may_report_drop(struct weft_guard *own)
 {
 	__u32 second = (__u32)(bpf_ktime_get_ns() / WEFT_SECOND_NS);
 
@@ -67,7 +67,7 @@ static __noinline int weft_drop(struct weft_guard *own, const struct weft_packet
 {
 	struct weft_event *event;
 
-	if (!weft_may_report(own)) {
+	if (!weft_may_report_drop(own)) {
 		weft_count(reason);
 		return WEFT_TC_DROP;
 	}

@@ -139,13 +139,19 @@ absl::Status Agent::OpenKernel() {
   config.cgroup_root = cgroup2;
   config.sockets_cgroup = cgroup2 + "/weft/" + options_.instance();
   config.splice = options_.splice;
+  config.self_test = self_test_ =
+      bpf::RunSelfTest({.bpffs_root = options_.bpffs, .cgroup_root = cgroup2, .sabotage = {}});
+  if (!self_test_.ok()) {
+    LogError("the splice is off on this node", {{"because", self_test_.Summary()}});
+  } else {
+    LogInfo("the splice works on this kernel", {{"self_test", self_test_.Summary()}});
+  }
   WEFT_ASSIGN_OR_RETURN(kernel_, bpf::Kernel::Open(config));
   writer_ = std::make_unique<KernelWriter>(*kernel_);
   numbers_.compiler.first_class = kernel_->highest_class();
   for (const std::string& argument : kernel_->Arguments()) {
     numbers_.compiler.arguments.Of(argument);
   }
-  splice_on_ = options_.splice;
   if (kernel_->adopted()) LogInfo("adopted the kernel maps of an earlier agent");
   return absl::OkStatus();
 }

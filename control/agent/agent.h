@@ -157,7 +157,7 @@ class Agent final {
   };
   Synced synced_;
   std::vector<std::string> policy_problems_;  // rules that are not in force as written
-  bool splice_on_ = true;
+  bpf::SelfTestReport self_test_;
 
   Child sockets_, keyd_, proxy_;
   int proxy_admin_fd_ = -1;

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "control/agent/agent.h"
+#include "control/agent/binaries.h"
 #include "control/agent/proxy_status.h"
 #include "proxy/base/log.h"
 #include "proxy/base/reason.h"
@@ -95,7 +96,17 @@ json SpliceJson(const bpf::SpliceStats& s, bool on) {
             {"peer_full", s.peer_full},
             {"peer_waits", s.peer_waits},
             {"peer_blocking", s.peer_blocking},
-            {"redirect_failed", s.redirect_failed}}}};
+            {"redirect_failed", s.redirect_failed},
+            {"unlearned", s.unlearned}}}};
+}
+
+json SelfTestJson(const bpf::SelfTestReport& report) {
+  json rows = json::object();
+  for (const bpf::SelfTestRow& row : report.rows) rows[row.name] = row.error;
+  return {{"passed", report.ok()},
+          {"summary", report.Summary()},
+          {"rows", std::move(rows)},
+          {"took_ms", report.took.count()}};
 }
 
 // What each workload made of events.
@@ -205,8 +216,7 @@ void Agent::HandleApi(ipc::LocalRequest request, ipc::Responder responder) {
       Answer(responder, absl::InvalidArgumentError("/splice?on=true or /splice?on=false"));
       return;
     }
-    splice_on_ = on == "true";
-    Answer(responder, kernel_->SetSplice(splice_on_));
+    Answer(responder, kernel_->SetSplice(on == "true"));
   } else {
     responder.Send(404, "application/json",
                    Dump(Problem(request.method + " " + request.path + " is not served here")));
@@ -237,9 +247,9 @@ std::string Agent::StatusJson(const std::string& of_proxy) {
                          {"address", workload.entry.addresses[0].ToString()},
                          {"netns", workload.entry.netns},
                          {"netns_cookie", workload.pod.netns_cookie},
-                         {"splice", workload.entry.splice ? "on" : "off"},
                          {"guard", workload.bypass.empty() ? "on" : "bypassable"},
                          {"bypass", workload.bypass},
+                         {"splice", SpliceModeName(workload.entry.splice)},
                          {"state", state},
                          {"error", workload.error}});
   }
@@ -279,7 +289,10 @@ std::string Agent::StatusJson(const std::string& of_proxy) {
               {"workload_file_errors", file_errors_},
               {"certificates", CertificatesJson(certificates_.get())},
               {"processes", std::move(processes)},
-              {"splice", SpliceJson(kernel_->GetSpliceStats(), splice_on_)},
+              {"splice", SpliceJson(kernel_->GetSpliceStats(), kernel_->splice_is_on())},
+              {"binaries", BinariesJson(kernel_->Binaries())},
+              {"self_test", SelfTestJson(self_test_)},
+              {"learning_error", std::string(kernel_->watching().message())},
               {"verdicts", std::move(verdicts)},
               {"kill_at_connect", kernel_->kills_at_connect() ? "kernel" : "agent"},
               {"events", events_.total()}};

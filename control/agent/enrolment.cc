@@ -136,7 +136,7 @@ absl::Status Agent::Enrol(const WorkloadEntry& entry, const std::string& source)
   LogInfo("enrolled", {{"workload", key},
                        {"id", std::to_string(workload.pod.id)},
                        {"identity", workload.identity},
-                       {"splice", entry.splice ? "on" : "off"}});
+                       {"splice", std::string(SpliceModeName(entry.splice))}});
   Reconcile();
   return absl::OkStatus();
 }

@@ -8,7 +8,8 @@ namespace weft::agent {
 namespace {
 
 uint32_t FlagsOf(const LocalPod& pod, const rules::Compiled& policy) {
-  uint32_t flags = pod.splice ? WEFT_WL_SPLICE : 0u;
+  uint32_t flags = pod.splice == SpliceMode::kOff ? 0u : WEFT_WL_SPLICE;
+  if (pod.splice == SpliceMode::kAuto) flags |= WEFT_WL_SPLICE_AUTO;
   if (pod.proxy_ready) flags |= WEFT_WL_PROXY_READY;
   if (policy.left_to_the_proxy.contains(pod.id)) flags |= WEFT_WL_L7_INBOUND;
   return flags;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bpf/abi.h"
+#include "control/agent/workload_entry.h"
 #include "control/policy/compile.h"
 #include "control/policy/numbers.h"
 #include "proxy/base/address.h"
@@ -40,7 +41,7 @@ struct LocalPod {
   uint64_t netns_cookie = 0;
   std::string identity;
   std::vector<IpAddress> addresses;
-  bool splice = false;
+  SpliceMode splice = SpliceMode::kOff;
   bool proxy_ready = false;
   bool operator==(const LocalPod&) const = default;
 };

@@ -92,11 +92,12 @@ absl::Status CheckEntry(const std::string& source, WorkloadEntry* e) {
   auto splice = e->annotations.find("weft.dev/splice");
   if (splice == e->annotations.end()) return absl::OkStatus();
   // yaml-cpp keeps the text, so an unquoted on or off arrives as it was written.
-  if (splice->second != "on" && splice->second != "off") {
-    return Bad(source, "weft.dev/splice: on or off, not \"" + splice->second + "\"");
+  for (const SpliceMode mode : {SpliceMode::kOff, SpliceMode::kOn, SpliceMode::kAuto}) {
+    if (splice->second != SpliceModeName(mode)) continue;
+    e->splice = mode;
+    return absl::OkStatus();
   }
-  e->splice = splice->second == "on";
-  return absl::OkStatus();
+  return Bad(source, "weft.dev/splice: on, off or auto, not \"" + splice->second + "\"");
 }
 
 // Runs inside the namespace.
@@ -130,6 +131,18 @@ absl::Status CheckInside(const WorkloadEntry& entry) {
 }
 
 }  // namespace
+
+std::string_view SpliceModeName(SpliceMode mode) {
+  switch (mode) {
+    case SpliceMode::kOn:
+      return "on";
+    case SpliceMode::kAuto:
+      return "auto";
+    case SpliceMode::kOff:
+      break;
+  }
+  return "off";
+}
 
 std::string WorkloadEntry::Identity(std::string_view trust_domain) const {
   return absl::StrCat("spiffe://", AbslView(trust_domain), "/ns/", namespace_name, "/sa/",

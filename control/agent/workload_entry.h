@@ -13,15 +13,19 @@
 
 namespace weft::agent {
 
+// Annotation weft.dev/splice: auto splices programs that were seen to be safe.
+enum class SpliceMode : uint8_t { kOff, kOn, kAuto };
+std::string_view SpliceModeName(SpliceMode mode);
+
 struct WorkloadEntry {
   std::string name, namespace_name, service_account;
   std::string netns;  // path, e.g. /run/netns/client
   std::vector<IpAddress> addresses;
   std::map<std::string, std::string> labels, annotations;
-  bool splice = false;  // annotation weft.dev/splice: on (default off)
   // Annotation weft.dev/guard: cooperative (default on). Accepted where it cannot be guarded: it is
   // in the mesh as long as it wants to be.
   bool cooperative = false;
+  SpliceMode splice = SpliceMode::kOff;
 
   std::string Key() const { return namespace_name + "/" + name; }
   std::string Identity(std::string_view trust_domain) const;

@@ -51,8 +51,8 @@ std::vector<Key> Keys(const UniqueFd& map) {
 std::vector<uint64_t> SumPerCpu(const UniqueFd& map, uint32_t index, size_t counters);
 
 struct KernelMaps {
-  UniqueFd workloads, addresses, services, backends, handovers, servers, clients, splice,
-      config, counters, moves, events, process_events;
+  UniqueFd workloads, addresses, services, backends, handovers, servers, clients, splice, binaries,
+      port_binaries, config, counters, moves, events, process_events;
 
   static absl::StatusOr<KernelMaps> Open(const PinPaths& paths);
 };

@@ -24,6 +24,7 @@
 #include "control/bpf/probe.h"
 #include "control/bpf/process_watcher.h"
 #include "control/bpf/programs.h"
+#include "control/bpf/watcher.h"
 
 namespace weft::bpf {
 namespace {
@@ -98,6 +99,7 @@ struct Kernel::State {
   std::unique_ptr<Guard> guard;
   std::set<uint32_t> ask_again;  // workloads with a socket that connected during a change of policy
   std::unique_ptr<LateInserter> late;
+  std::unique_ptr<Watcher> watcher;
   std::unique_ptr<ring_buffer, CloseRing> ring;
   std::map<uint64_t, Attached> attached;  // by netns cookie; only what this Kernel attached
   const std::function<void(const weft_event&)>* callback = nullptr;  // during Consume only
@@ -247,6 +249,7 @@ absl::StatusOr<std::unique_ptr<Kernel>> Kernel::Open(const KernelConfig& config)
   auto state = std::make_unique<State>();
   State& s = *state;
   s.config = config;
+  if (config.self_test && !config.self_test->ok()) s.config.splice = false;
   WEFT_ASSIGN_OR_RETURN(s.paths, PathsOf(config.bpffs_root, config.node));
   if (s.config.cgroup_root.empty()) {
     WEFT_ASSIGN_OR_RETURN(s.config.cgroup_root, FindCgroup2Root());
@@ -260,6 +263,7 @@ absl::StatusOr<std::unique_ptr<Kernel>> Kernel::Open(const KernelConfig& config)
   WEFT_RETURN_IF_ERROR(MakeFolders(s.paths));
   WEFT_RETURN_IF_ERROR(s.LoadSplice());
   WEFT_RETURN_IF_ERROR(s.LoadCgroupPrograms());
+  s.watcher = std::make_unique<Watcher>(s.paths, s.config.sizes);
   WEFT_ASSIGN_OR_RETURN(s.late, LateInserter::Create(s.paths, s.config.sizes));
   WEFT_ASSIGN_OR_RETURN(s.policy, KernelPolicy::Create(s.paths, s.config.sizes));
   WEFT_RETURN_IF_ERROR(
@@ -320,6 +324,7 @@ absl::StatusOr<uint64_t> Kernel::AttachWorkload(int netns_fd, const WorkloadConf
 
 absl::Status Kernel::SetWorkload(uint64_t netns_cookie, const WorkloadConfig& workload) {
   WEFT_RETURN_IF_ERROR(CheckWorkload(workload));
+  state_->watcher->Set(netns_cookie, (workload.flags & WEFT_WL_SPLICE_AUTO) != 0);
   const weft_workload entry = ToKernel(workload);
   WEFT_RETURN_IF_ERROR(Put(state_->maps.workloads, netns_cookie, entry,
                            absl::StrCat("enrol workload ", workload.id)));
@@ -365,6 +370,10 @@ absl::Status Kernel::DetachWorkload(uint64_t netns_cookie) {
       if (key.workload != entry.id) continue;
       WEFT_RETURN_IF_ERROR(Drop(s.maps.servers, key, "forget server"));
     }
+    for (const weft_server_key& key : Keys<weft_server_key>(s.maps.port_binaries)) {
+      if (key.workload != entry.id) continue;
+      WEFT_RETURN_IF_ERROR(Drop(s.maps.port_binaries, key, "forget the binary of a port"));
+    }
     for (const weft_client_key& key : Keys<weft_client_key>(s.maps.clients)) {
       if (key.workload != entry.id) continue;
       WEFT_RETURN_IF_ERROR(Drop(s.maps.clients, key, "forget client"));
@@ -376,6 +385,7 @@ absl::Status Kernel::DetachWorkload(uint64_t netns_cookie) {
     if (key.netns_cookie != netns_cookie) continue;
     WEFT_RETURN_IF_ERROR(Drop(s.maps.handovers, key, "drop hand-over"));
   }
+  s.watcher->Set(netns_cookie, false);
   s.late->Remove(netns_cookie);
   s.attached.erase(netns_cookie);
   return Drop(s.maps.workloads, netns_cookie, "release workload");
@@ -441,10 +451,16 @@ absl::StatusOr<CutReport> Kernel::CutDenied(const std::set<uint32_t>& workloads)
 }
 
 absl::Status Kernel::SetSplice(bool on) {
+  const std::optional<SelfTestReport>& test = state_->config.self_test;
+  if (on && test && !test->ok()) {
+    return absl::FailedPreconditionError("the splice stays off: " + test->Summary());
+  }
   state_->config.splice = on;
   const weft_config value{WEFT_ABI, on ? 1u : 0u};
   return Put(state_->maps.config, uint32_t{0}, value, "write weft_config");
 }
+
+bool Kernel::splice_is_on() const { return state_->config.splice; }
 
 absl::StatusOr<LateInsertion> Kernel::RunLateInsertion(int netns_fd) {
   return state_->late->Run(netns_fd);
@@ -478,8 +494,12 @@ SpliceStats Kernel::GetSpliceStats() const {
                      .peer_full = moves.peer_full,
                      .peer_waits = moves.peer_waits,
                      .peer_blocking = moves.peer_blocking,
-                     .redirect_failed = moves.redirect_failed};
+                     .redirect_failed = moves.redirect_failed,
+                     .unlearned = moves.unlearned};
 }
+
+std::vector<BinaryVerdict> Kernel::Binaries() const { return ReadBinaries(state_->maps.binaries); }
+const absl::Status& Kernel::watching() const { return state_->watcher->status(); }
 
 int Kernel::events_fd() const { return ring_buffer__epoll_fd(state_->ring.get()); }
 

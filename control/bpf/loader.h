@@ -16,7 +16,9 @@
 #include <vector>
 
 #include "bpf/abi.h"
+#include "bpf/learn.h"
 #include "control/bpf/policy_state.h"
+#include "control/bpf/self_test.h"
 #include "proxy/base/address.h"
 #include "proxy/base/status.h"
 
@@ -49,6 +51,8 @@ struct KernelConfig {
   // Of one workload, per second on average and at once; per second 0: no limit.
   uint32_t events_per_second = 1000, events_at_once = 2000;
   bool kill_in_kernel = true;  // where it can, at connect(); false: as on an older kernel
+  // What was found on this kernel; if a row does not hold, nothing is spliced, whatever is asked.
+  std::optional<SelfTestReport> self_test;
 };
 
 struct WorkloadConfig {
@@ -90,6 +94,17 @@ struct SpliceStats {
   uint64_t peer_waits = 0;  // the return rule: a reader that must not be overtaken
   uint64_t peer_blocking = 0;  // the reader has become a blocking one
   uint64_t redirect_failed = 0;
+  uint64_t unlearned = 0;  // one of the binaries was seen to do what the splice breaks
+};
+
+// What is known of a program under `splice: auto`.
+struct BinaryVerdict {
+  uint64_t inode = 0;
+  uint64_t device = 0;           // as stat() has it
+  std::string command;           // name of the process that was seen first
+  uint32_t breaker = 0;          // enum weft_breaker
+  uint32_t seen[WEFT_SIDES]{};   // connections without a breaker, by enum weft_side
+  uint32_t state[WEFT_SIDES]{};  // enum weft_learned_state
 };
 
 // What stands between a workload and the rest of the world.
@@ -162,7 +177,9 @@ class Kernel final {
   // have missed (an event that Consume keeps for itself). Call after each Consume.
   absl::StatusOr<CutReport> CutDue();
 
+  // FailedPrecondition if it shall be on and the self-test has failed.
   absl::Status SetSplice(bool on);
+  bool splice_is_on() const;
   // Puts connections of this netns whose program uses non-blocking sockets into the splice (a
   // connecting end when it is seen twice), and learns from it which servers and clients do
   // (bpf/sockops/late.bpf.c). Normally called by RunDueLateInsertions.
@@ -171,6 +188,12 @@ class Kernel final {
   // Consume keeps for itself. Returns after what time to call again; nullopt: nobody waits. Call
   // after each Consume.
   std::optional<std::chrono::nanoseconds> RunDueLateInsertions();
+
+  // Verdicts on binaries under `splice: auto`, by an earlier agent's time too.
+  std::vector<BinaryVerdict> Binaries() const;
+  // Why this kernel cannot watch programs: nothing is spliced under `auto` then. OK: it can, or
+  // there is no workload under `auto`.
+  const absl::Status& watching() const;
 
   // Sum over CPUs, indexed by weft_reason.
   std::array<uint64_t, WEFT_R_MAX> Counters() const;

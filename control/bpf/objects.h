@@ -17,6 +17,7 @@ extern const char weft_bpf_sockops[], weft_bpf_sockops_end[];
 extern const char weft_bpf_splice[], weft_bpf_splice_end[];
 extern const char weft_bpf_versions[], weft_bpf_versions_end[];
 extern const char weft_bpf_workload[], weft_bpf_workload_end[];
+extern const char weft_bpf_watch[], weft_bpf_watch_end[];
 }
 
 namespace weft::bpf {
@@ -44,6 +45,7 @@ inline EmbeddedObject WorkloadObject() {
 inline EmbeddedObject VersionsObject() {
   return {"versions", {weft_bpf_versions, weft_bpf_versions_end}};
 }
+inline EmbeddedObject WatchObject() { return {"watch", {weft_bpf_watch, weft_bpf_watch_end}}; }
 inline EmbeddedObject InboundObject() {
   return {"inbound", {weft_bpf_inbound, weft_bpf_inbound_end}};
 }

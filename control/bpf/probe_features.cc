@@ -96,6 +96,17 @@ Finding SockmapLink() {
   return {link.ok(), link.ok() ? "sk_msg link on a sockhash" : strerror(errno)};
 }
 
+Finding SysEnter() {
+  bpf_insn code[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 0},
+                     {.code = BPF_JMP | BPF_EXIT}};
+  const UniqueFd program(
+      bpf_prog_load(BPF_PROG_TYPE_RAW_TRACEPOINT, "weft_probe", "GPL", code, 2, nullptr));
+  if (!program.ok()) return {false, std::string("raw tracepoint program: ") + strerror(errno)};
+  const UniqueFd link(bpf_raw_tracepoint_open("sys_enter", program.get()));
+  return {link.ok(), std::string("raw tracepoint sys_enter") +
+                         (link.ok() ? "" : std::string(": ") + strerror(errno))};
+}
+
 Finding Cgroup2() {
   const absl::StatusOr<std::string> root = FindCgroup2Root();
   return {root.ok(), root.ok() ? *root : std::string(StdView(root.status().message()))};
@@ -167,6 +178,9 @@ void AddSplice(std::vector<Feature>& all) {
   all.push_back(Make("iter_tcp", true, KernelSymbol("bpf_iter_tcp"),
                      "accepted sockets cannot enter the splice",
                      "use Linux 5.15 or newer with CONFIG_BPF_SYSCALL=y"));
+  all.push_back(Make("sys_enter", false, SysEnter(),
+                     "nothing is learned of programs: weft.dev/splice: auto splices nothing",
+                     "use a kernel with CONFIG_FTRACE_SYSCALLS=y and CONFIG_BPF_EVENTS=y"));
   all.push_back(Make("return_rule", false, KernelSymbol("woken_wake_function"),
                      "a connection that fell back to TCP never returns to the splice",
                      "use a kernel with CONFIG_KALLSYMS=y"));

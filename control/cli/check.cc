@@ -2,9 +2,11 @@
 // `weft check`: what this kernel offers.
 #include <stdio.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "control/bpf/probe.h"
+#include "control/bpf/self_test.h"
 #include "control/cli/command.h"
 
 namespace weft::cli {
@@ -37,10 +39,24 @@ void PrintText(const std::vector<bpf::Feature>& features) {
   }
 }
 
+// Whether the splice keeps its promise here: what weft-agent asks before it splices anything.
+bpf::Feature SelfTestFeature() {
+  const bpf::SelfTestReport report = bpf::RunSelfTest({});
+  return {.name = "splice_self_test",
+          .present = report.ok(),
+          .required = false,
+          .detail = report.Summary(),
+          .consequence = "weft-agent keeps the splice off: bytes go by TCP",
+          .remedy = "report it, with the version of the kernel"};
+}
+
 }  // namespace
 
 int RunCheck(const Options& options) {
-  const std::vector<bpf::Feature> features = bpf::ProbeFeatures();
+  std::vector<bpf::Feature> features = bpf::ProbeFeatures();
+  const bool able =
+      std::ranges::all_of(features, [](const bpf::Feature& f) { return f.present || !f.required; });
+  if (able) features.push_back(SelfTestFeature());
   int exit_code = kExitOk;
   int required_missing = 0, optional_missing = 0;
   for (const bpf::Feature& f : features) {

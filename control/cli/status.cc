@@ -78,7 +78,7 @@ bool PrintWorkloads(const json& status) {
     const std::string state = Text(workload, "state");
     const bool ready = state == "ready";
     attention |= !ready;
-    printf("  workload   %-22s %-14s splice %-3s %s%s%s %s\n",
+    printf("  workload   %-22s %-14s splice %-4s %s%s%s %s\n",
            (Text(workload, "namespace") + "/" + Text(workload, "name")).c_str(),
            Text(workload, "address").c_str(), Text(workload, "splice").c_str(),
            ready ? c.green.data() : c.yellow.data(), state.c_str(), c.reset.data(),
@@ -121,8 +121,45 @@ bool PrintWorkloads(const json& status) {
   return attention;
 }
 
+// "eligible", or how far it is.
+std::string SideText(const json& side, int needed) {
+  const std::string state = Text(side, "state");
+  if (state != "learning") return state;
+  return absl::StrCat("learning ", side.value("connections", 0), "/", needed);
+}
+
+void PrintBinaries(const json& status) {
+  const Colors& c = TerminalColors();
+  for (const json& binary : Field(status, "binaries")) {
+    const std::string path = Text(binary, "path");
+    const std::string breaker = Text(binary, "breaker", "none");
+    printf("  binary     %s ",
+           path.empty() ? ("(" + Text(binary, "command") + ")").c_str() : path.c_str());
+    if (breaker != "none") {
+      printf("%snot spliced%s: %s\n", c.yellow.data(), c.reset.data(),
+             Text(binary, "breaker_meaning").c_str());
+      continue;
+    }
+    const int needed = binary.value("needed", 0);
+    printf("connecting %s, accepting %s (after %d connections)\n",
+           SideText(Field(binary, "connecting"), needed).c_str(),
+           SideText(Field(binary, "accepting"), needed).c_str(), needed);
+  }
+  const std::string error = Text(status, "learning_error");
+  if (!error.empty()) {
+    printf("  %sauto%s       splices nothing: %s\n", c.yellow.data(), c.reset.data(),
+           error.c_str());
+  }
+}
+
 void PrintDataPath(const json& status) {
   const json& splice = Field(status, "splice");
+  const json& self_test = Field(status, "self_test");
+  if (!self_test.value("passed", true)) {
+    const Colors& c = TerminalColors();
+    printf("  splice     %skept off%s: %s\n", c.red.data(), c.reset.data(),
+           Text(self_test, "summary").c_str());
+  }
   printf("  splice     %s, %s sockets, %s messages, %s bytes\n",
          splice.value("on", false) ? "on" : "off", Text(splice, "sockets", "0").c_str(),
          Text(splice, "messages", "0").c_str(), Text(splice, "bytes", "0").c_str());
@@ -152,6 +189,7 @@ bool PrintNode(const json& status) {
   bool attention = PrintXds(status);
   attention |= PrintProcesses(status);
   attention |= PrintWorkloads(status);
+  PrintBinaries(status);
   PrintDataPath(status);
   return attention;
 }

@@ -23,131 +23,14 @@
 #include <thread>
 
 #include "control/bpf/netns.h"
-#include "tests/bpf/testbed.h"
+#include "tests/bpf/splice_bed.h"
 
 namespace weft::bpf {
 namespace {
 
-constexpr uint16_t kPort = 8080;
-constexpr uint32_t kFlags = WEFT_WL_PROXY_READY | WEFT_WL_SPLICE;
+using SpliceTest = SpliceBed;
 
-// Byte number `offset` of a stream: a mix that makes lost, doubled or moved blocks visible.
-char ByteAt(uint64_t offset) {
-  uint64_t x = (offset / 8 + 1) * 0x9e3779b97f4a7c15ull;
-  x ^= x >> 29;
-  return static_cast<char>(x >> (8 * (offset % 8)));
-}
-
-std::string Bytes(uint64_t from, size_t count) {
-  std::string out(count, '\0');
-  for (size_t i = 0; i < count; ++i) out[i] = ByteAt(from + i);
-  return out;
-}
-
-// One direction of a transfer; offsets are those of the whole stream.
-struct Direction {
-  const UniqueFd& from;
-  const UniqueFd& to;
-  uint64_t total;
-  uint64_t sent = 0;
-  uint64_t received = 0;
-  size_t piece = 64 * 1024;
-};
-
-// Sends what goes now. False on an error.
-bool Push(Direction& d) {
-  if (d.sent == d.total) return true;
-  const std::string bytes = Bytes(d.sent, std::min<uint64_t>(d.piece, d.total - d.sent));
-  const ssize_t n = send(d.from.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (n > 0) d.sent += static_cast<uint64_t>(n);
-  return n > 0 || errno == EAGAIN;
-}
-
-// Reads and checks what is there.
-bool Pull(Direction& d) {
-  static char buffer[256 * 1024];
-  const ssize_t n = recv(d.to.get(), buffer, sizeof buffer, MSG_DONTWAIT);
-  if (n < 0) return errno == EAGAIN;
-  for (ssize_t i = 0; i < n; ++i) {
-    if (buffer[i] != ByteAt(d.received + static_cast<uint64_t>(i))) {
-      ADD_FAILURE() << "wrong byte at " << d.received + static_cast<uint64_t>(i);
-      return false;
-    }
-  }
-  d.received += static_cast<uint64_t>(n);
-  return n > 0 || d.received == d.total;
-}
-
-// Both directions at once, until all has arrived.
-void Exchange(Direction there, Direction back) {
-  while (there.received < there.total || back.received < back.total) {
-    pollfd fds[2] = {{there.from.get(), POLLIN, 0}, {there.to.get(), POLLIN, 0}};
-    if (there.sent < there.total) fds[0].events |= POLLOUT;
-    if (back.sent < back.total) fds[1].events |= POLLOUT;
-    ASSERT_GT(poll(fds, 2, 5000), 0) << "stuck at " << there.received << "/" << there.total << ", "
-                                     << back.received << "/" << back.total;
-    ASSERT_TRUE(Push(there) && Push(back)) << strerror(errno);
-    ASSERT_TRUE(Pull(there) && Pull(back)) << strerror(errno);
-  }
-}
-
-struct Pair {
-  UniqueFd client, server;
-};
-
-class SpliceTest : public testing::Test {
- protected:
-  void SetUp() override {
-    node_.Enrol(client_pod_, kFlags);
-    node_.Enrol(server_pod_, kFlags);
-    server_ = Listener(server_pod_, kPort);
-  }
-  Pair Connected(Blocking client, Blocking server, int family = AF_INET) {
-    Pair pair;
-    pair.client = TcpSocket(client_pod_, family, client);
-    EXPECT_EQ(Connect(pair.client,
-                      family == AF_INET ? server_pod_.At(kPort) : server_pod_.At6(kPort), family),
-              0);
-    pair.server = Accept(server_, server);
-    return pair;
-  }
-  // A connection after server and client have been learned: spliced from its first byte.
-  Pair Spliced(int family = AF_INET) {
-    Pair first = Connected(Blocking::kNo, Blocking::kNo, family);
-    Settle();
-    const uint64_t before = stats().inserted;
-    Pair pair = Connected(Blocking::kNo, Blocking::kNo, family);
-    EXPECT_EQ(stats().inserted, before + 2);
-    return pair;
-  }
-  // Runs the due walks, at the times the agent would, until `done` or until nobody waits for one.
-  template <typename Done>
-  void WalkUntil(Done done) {
-    node_.Events();
-    while (!done()) {
-      const auto again = node_.kernel().RunDueLateInsertions();
-      if (!again) return;
-      std::this_thread::sleep_for(*again);
-    }
-  }
-  void Settle() {
-    WalkUntil([] { return false; });
-  }
-  // Walks of a netns that are due now; connections must be left that want another one.
-  void FirstWalk() {
-    node_.Events();
-    EXPECT_TRUE(node_.kernel().RunDueLateInsertions());
-  }
-  SpliceStats stats() { return node_.kernel().GetSpliceStats(); }
-
-  Network network_;
-  Pod& client_pod_ = network_.pod(0);
-  Pod& server_pod_ = network_.pod(1);
-  Node node_{"splice"};
-  UniqueFd server_;
-};
-
-class SpliceSizes : public SpliceTest, public testing::WithParamInterface<uint64_t> {};
+class SpliceSizes : public SpliceBed, public testing::WithParamInterface<uint64_t> {};
 
 TEST_P(SpliceSizes, EveryByteArrivesInOrderBothWays) {
   for (const int family : {AF_INET, AF_INET6}) {

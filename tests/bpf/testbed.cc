@@ -136,6 +136,14 @@ Node::Node(const std::string& name, const std::function<void(KernelConfig&)>& ad
   sockets_ = std::make_unique<SocketMaps>(*std::move(sockets));
 }
 
+void Node::Restart() {
+  kernel_.reset();
+  absl::StatusOr<std::unique_ptr<Kernel>> next = Kernel::Open(config_);
+  ASSERT_TRUE(next.ok()) << next.status();
+  kernel_ = *std::move(next);
+  EXPECT_TRUE(kernel_->adopted());
+}
+
 Node::~Node() {
   EXPECT_TRUE(kernel_->Unload().ok());
   kernel_.reset();

@@ -57,6 +57,8 @@ class Node {
   static KernelConfig ConfigOf(const std::string& name);
 
   Kernel& kernel() { return *kernel_; }
+  // The agent dies, the next one adopts what it left.
+  void Restart();
   const SocketMaps& sockets() const { return *sockets_; }
   const KernelConfig& config() const { return config_; }
   // Enrols the pod, guards it and announces its addresses as those of a workload of this node.

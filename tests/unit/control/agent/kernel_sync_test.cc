@@ -268,7 +268,9 @@ TEST_F(KernelSyncTest, ASmallChangeIsAFewUpdates) {
 TEST_F(KernelSyncTest, FlagsOfALocalWorkloadAreCopiedToItsPeer) {
   AddWorkload("redis", "redis", "10.244.1.20");
   Enrol("redis", 1);
-  pods_[0].splice = true;
+  pods_[0].splice = SpliceMode::kAuto;
+  EXPECT_EQ(Compile().workloads.at(1001).flags, WEFT_WL_SPLICE | WEFT_WL_SPLICE_AUTO);
+  pods_[0].splice = SpliceMode::kOn;
   pods_[0].proxy_ready = true;
   const KernelState state = Compile();
   EXPECT_EQ(state.workloads.at(1001).flags, WEFT_WL_SPLICE | WEFT_WL_PROXY_READY);

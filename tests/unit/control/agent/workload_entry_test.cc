@@ -20,7 +20,7 @@ TEST(WorkloadEntry, ReadsEveryField) {
   EXPECT_EQ(entry->Identity("cluster.local"), "spiffe://cluster.local/ns/demo/sa/web");
   EXPECT_EQ(entry->addresses.size(), 2u);
   EXPECT_EQ(entry->labels.at("app"), "web");
-  EXPECT_TRUE(entry->splice);
+  EXPECT_EQ(entry->splice, SpliceMode::kOn);
 }
 
 TEST(WorkloadEntry, JsonIsYaml) {
@@ -28,7 +28,18 @@ TEST(WorkloadEntry, JsonIsYaml) {
                                   "request");
   ASSERT_TRUE(entry.ok()) << entry.status();
   EXPECT_EQ(entry->Key(), "default/a");
-  EXPECT_FALSE(entry->splice);
+  EXPECT_EQ(entry->splice, SpliceMode::kOff);
+}
+
+TEST(WorkloadEntry, TheSpliceHasThreeModes) {
+  for (const SpliceMode mode : {SpliceMode::kOff, SpliceMode::kOn, SpliceMode::kAuto}) {
+    const std::string text =
+        "name: a\nnetns: /x\naddresses: [10.0.0.1]\nannotations: {weft.dev/splice: " +
+        std::string(SpliceModeName(mode)) + "}\n";
+    auto entry = ParseWorkloadEntry(text, "a.yaml");
+    ASSERT_TRUE(entry.ok()) << entry.status();
+    EXPECT_EQ(entry->splice, mode);
+  }
 }
 
 TEST(WorkloadEntry, TheGuardIsOnUnlessToldOtherwise) {
@@ -73,7 +84,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"Loopback", "name: a\nnetns: /x\naddresses: [127.0.0.1]\n", "127.0.0.1"},
         BadCase{"SpliceWord",
                 "name: a\nnetns: /x\naddresses: [10.0.0.1]\nannotations: {weft.dev/splice: yes}\n",
-                "on or off"},
+                "on, off or auto"},
         BadCase{"GuardWord",
                 "name: a\nnetns: /x\naddresses: [10.0.0.1]\nannotations: {weft.dev/guard: off}\n",
                 "on or cooperative"},
