@@ -106,13 +106,15 @@ Bytes FrameFrom(const Bytes& mac, unsigned type, const Bytes& packet) {
          Bytes{static_cast<uint8_t>(type >> 8), static_cast<uint8_t>(type)} + packet;
 }
 
-void SendFrame(const Pod& pod, const Bytes& frame) {
+void SendFrame(const Pod& pod, const Bytes& frame, int times) {
   const UniqueFd fd = SocketIn(pod, AF_PACKET, SOCK_RAW, 0);
   const sockaddr_ll to = Eth0(pod, ETH_P_IP);
-  EXPECT_EQ(sendto(fd.get(), frame.data(), frame.size(), 0, reinterpret_cast<const sockaddr*>(&to),
-                   sizeof to),
-            static_cast<ssize_t>(frame.size()))
-      << strerror(errno);
+  for (int i = 0; i < times; ++i) {
+    ASSERT_EQ(sendto(fd.get(), frame.data(), frame.size(), 0,
+                     reinterpret_cast<const sockaddr*>(&to), sizeof to),
+              static_cast<ssize_t>(frame.size()))
+        << strerror(errno);
+  }
 }
 
 void SendRaw(const Pod& pod, const IpAddress& to, const Bytes& packet) {

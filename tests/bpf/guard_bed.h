@@ -32,7 +32,7 @@ Bytes MacOf(const Pod& pod);
 // Ethernet around `packet`, to everybody, so that it reaches whoever listens.
 Bytes FrameFrom(const Bytes& mac, unsigned type, const Bytes& packet);
 // By a packet socket: no route, no firewall, no socket of TCP.
-void SendFrame(const Pod& pod, const Bytes& frame);
+void SendFrame(const Pod& pod, const Bytes& frame, int times = 1);
 // By a raw socket with a header of its own.
 void SendRaw(const Pod& pod, const IpAddress& to, const Bytes& packet);
 

@@ -372,7 +372,7 @@ TEST_F(GuardTest, AFloodDoesNotDrownTheEvents) {
   const Bytes frame =
       FrameFrom(kStrangerMac, 0x0800, Ip4(pod_.v4, outside_.v4, IPPROTO_UDP, Udp(1, 2, Canary())));
   const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < 500; ++i) SendFrame(pod_, frame);
+  SendFrame(pod_, frame, 500);
   WaitCount(node_, WEFT_R_SPOOFED, 499);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   const double most = WEFT_GUARD_REPORTS * (took.count() + 2);
