@@ -19,8 +19,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds kPatience{15};  // for the whole child
-constexpr int kStuckMs = 1000;                 // a byte that takes longer does not come
+constexpr std::chrono::seconds kPatience{30};  // for the whole child
+constexpr int kStuckMs = 3000;                 // a byte that takes longer does not come
 constexpr int kHeldMs = 50;               // a writer that waits so long is held by back-pressure
 constexpr size_t kHoldBelow = 16u << 20;  // far above what TCP itself buffers
 constexpr uint16_t kPort = 4711;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Does the splice keep its promise on the kernel that runs? Walks what it rests on (DESIGN.md 4,
 // facts/splice.md) with real sockets: a node of its own in a scratch cgroup, two scratch network
-// namespaces, in a child process, in about a second. For weft-agent before it splices anything, and
-// `weft check`. Thread: the caller's, which has no other threads (fork). Leaves nothing.
+// namespaces, in a child process, in a second or two. For weft-agent before it splices anything,
+// and `weft check`. Thread: the caller's, which has no other threads (fork). Leaves nothing.
 #pragma once
 #include <chrono>
 #include <functional>

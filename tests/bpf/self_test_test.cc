@@ -27,12 +27,12 @@ std::string OwnCgroup() {
   return *FindCgroup2Root() + "/weft-self-test-" + std::to_string(getpid());
 }
 
-// It takes a second on an idle machine; the bound allows for a busy one.
+// Its own deadline is the bound; the time is printed (a second or two unless the machine is busy).
 TEST(SelfTest, PassesOnThisKernelInTimeAndLeavesNothing) {
   const SelfTestReport report = RunHere();
   EXPECT_TRUE(report.ok()) << report.Summary();
   printf("self-test: %s\n", report.Summary().c_str());
-  EXPECT_LT(report.took.count(), 5000);
+
   EXPECT_FALSE(std::filesystem::exists(OwnCgroup()));
   EXPECT_FALSE(IsBpffs(OwnBpffs()));
 }
