@@ -139,6 +139,7 @@ absl::Status Agent::OpenKernel() {
   config.cgroup_root = cgroup2;
   config.sockets_cgroup = cgroup2 + "/weft/" + options_.instance();
   config.splice = options_.splice;
+  config.sizes.cells = options_.service_memory_mib * ((1u << 20) / sizeof(weft_cell));
   WEFT_ASSIGN_OR_RETURN(kernel_, bpf::Kernel::Open(config));
   writer_ = std::make_unique<KernelWriter>(*kernel_);
   numbers_.compiler.first_class = kernel_->highest_class();

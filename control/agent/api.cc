@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Agent: agent.sock, the interface of the CLI. GET /status, /healthz, /events[?follow=1],
-// /why?source=S&destination=D[&port=P][&protocol=tcp]; POST /workloads, /splice?on=true|false; DELETE /workloads?name=NAMESPACE/NAME.
+// /why?source=S&destination=D[&port=P][&protocol=tcp]; POST /workloads, /splice?on=true|false;
+// DELETE /workloads?name=NAMESPACE/NAME.
 #include <time.h>
 #include <unistd.h>
 
@@ -95,6 +96,17 @@ json SpliceJson(const bpf::SpliceStats& s, bool on) {
             {"peer_waits", s.peer_waits},
             {"peer_blocking", s.peer_blocking},
             {"redirect_failed", s.redirect_failed}}}};
+}
+
+json ServicesJson(const bpf::ServiceStats& s, const std::set<uint32_t>& kept,
+                  const KernelNumbers& numbers) {
+  json names = json::array();
+  for (const uint32_t id : kept) names.push_back(std::string(numbers.services.NameOf(id)));
+  return {{"count", s.services},
+          {"bytes", uint64_t{s.cells} * sizeof(weft_cell)},
+          {"bytes_used", uint64_t{s.cells_used} * sizeof(weft_cell)},
+          {"refused_full", s.refused_full},
+          {"kept", std::move(names)}};
 }
 
 int StatusCode(const absl::Status& status) {
@@ -256,6 +268,7 @@ std::string Agent::StatusJson(const std::string& of_proxy) {
                 {"touched", kernel_->policy_touched()},
                 {"closed", writer_->closed().size()},
                 {"cut_connections", cut_connections_}}},
+              {"services", ServicesJson(kernel_->GetServiceStats(), writer_->kept(), numbers_)},
               {"xds", XdsJson(source_->status(),
                               certificates_ ? options_.control : options_.xds_plaintext)},
               {"workloads", std::move(workloads)},

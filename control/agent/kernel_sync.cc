@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/agent/kernel_sync.h"
 
-#include <algorithm>
 #include <set>
 
 namespace weft::agent {
@@ -24,52 +23,6 @@ void CompilePeers(const model::Snapshot& snapshot, KernelNumbers& numbers, Kerne
   }
 }
 
-std::set<SocketAddress> HttpListeners(const model::Snapshot& snapshot) {
-  std::set<SocketAddress> addresses;
-  for (const auto& [name, listener] : snapshot.listeners) {
-    if (listener->http.has_value() && listener->address) addresses.insert(*listener->address);
-  }
-  return addresses;
-}
-
-using Backends = std::map<std::pair<std::string, uint16_t>, std::set<SocketAddress>>;
-
-// (service key, service port) -> addresses of healthy workloads.
-Backends CollectBackends(const model::Snapshot& snapshot) {
-  Backends backends;
-  for (const auto& [uid, workload] : snapshot.workloads) {
-    if (!workload->healthy) continue;
-    for (const auto& [service, ports] : workload->services) {
-      for (const auto& port : ports) {
-        auto& addresses = backends[{service, port.service_port}];
-        for (const IpAddress& ip : workload->addresses) addresses.insert({ip, port.target_port});
-      }
-    }
-  }
-  return backends;
-}
-
-void CompileServices(const model::Snapshot& snapshot, KernelNumbers& numbers, KernelState* state) {
-  const std::set<SocketAddress> http = HttpListeners(snapshot);
-  const Backends backends = CollectBackends(snapshot);
-  for (const auto& [key, service] : snapshot.services) {
-    for (const model::Service::Port& port : service->ports) {
-      KernelService out;
-      for (const IpAddress& ip : service->addresses) {
-        const SocketAddress vip{ip, port.service_port};
-        out.vips.push_back(vip);
-        if (http.contains(vip)) out.flags |= WEFT_SVC_L7;
-      }
-      if (out.vips.empty()) continue;
-      if (auto found = backends.find({key, port.service_port}); found != backends.end()) {
-        out.backends.assign(found->second.begin(), found->second.end());
-      }
-      const uint32_t id = numbers.services.Of(key + ":" + std::to_string(port.service_port));
-      state->services[id] = std::move(out);
-    }
-  }
-}
-
 template <typename Map, typename Key>
 void DiffMap(const Map& have, const Map& want, std::vector<Key>* set, std::vector<Key>* remove) {
   for (const auto& [key, value] : want) {
@@ -84,10 +37,12 @@ void DiffMap(const Map& have, const Map& want, std::vector<Key>* set, std::vecto
 }  // namespace
 
 KernelState CompileKernelState(const model::Snapshot& snapshot, const std::vector<LocalPod>& pods,
-                               KernelNumbers& numbers) {
+                               const NodePlace& place, KernelNumbers& numbers) {
   KernelState state;
   CompilePeers(snapshot, numbers, &state);
-  CompileServices(snapshot, numbers, &state);
+  std::set<IpAddress> on_this_node;
+  for (const LocalPod& pod : pods) on_this_node.insert(pod.addresses.begin(), pod.addresses.end());
+  state.services = CompileServices(snapshot, place, on_this_node, numbers.services);
   std::vector<rules::Subject> subjects;
   for (const LocalPod& pod : pods) {
     subjects.push_back({pod.id, pod.uid, pod.identity, pod.addresses});

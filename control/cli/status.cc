@@ -102,6 +102,19 @@ bool PrintWorkloads(const json& status) {
   return attention;
 }
 
+bool PrintServices(const json& status) {
+  const Colors& c = TerminalColors();
+  const json& services = Field(status, "services");
+  printf("  services   %s in the kernel, %s of %s bytes\n", Text(services, "count", "0").c_str(),
+         Text(services, "bytes_used", "0").c_str(), Text(services, "bytes", "0").c_str());
+  const json& kept = Field(services, "kept");
+  for (const json& name : kept) {
+    printf("             %s%s keeps its endpoints of before: no room (--service-memory)%s\n",
+           c.red.data(), name.get<std::string>().c_str(), c.reset.data());
+  }
+  return !kept.empty();
+}
+
 void PrintDataPath(const json& status) {
   const json& splice = Field(status, "splice");
   printf("  splice     %s, %s sockets, %s messages, %s bytes\n",
@@ -133,6 +146,7 @@ bool PrintNode(const json& status) {
   bool attention = PrintXds(status);
   attention |= PrintProcesses(status);
   attention |= PrintWorkloads(status);
+  attention |= PrintServices(status);
   PrintDataPath(status);
   return attention;
 }
