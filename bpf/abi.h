@@ -135,18 +135,13 @@ WEFT_SIZE(struct weft_peer, 24);
 
 /* weft_services: VIP and port -> service. */
 struct weft_service {
-	__u32 id;       /* key of weft_backends */
-	__u32 backends; /* indices 0..backends-1 exist */
-	__u32 flags;    /* WEFT_SVC_* */
+	__u32 id;
+	__u32 slot;  /* of weft_pools */
+	__u32 flags; /* WEFT_SVC_* */
 	__u32 pad;
 };
 WEFT_SIZE(struct weft_service, 16);
 #define WEFT_SVC_L7 1u /* the proxy must see the bytes */
-
-struct weft_backend_key {
-	__u32 service;
-	__u32 index;
-};
 
 /* Policy, see policy.h. Whatever a decision reads has two versions: the one in force is that with
  * the highest `from` which is not beyond weft_epoch[0]. The writer (control/bpf/kernel_policy)
@@ -373,6 +368,51 @@ struct weft_moves {
 	__u64 redirect_failed;
 	__u64 unlearned; /* a binary at one of the ends was seen to do what the splice breaks */
 };
+
+/* Balancing at connect, see balance.h. weft_pools[slot] is the number of the first cell of the pool
+ * that counts for the service, 0: it has no endpoint. A pool is never changed while it counts: the
+ * writer (control/bpf/service_table) makes another one beside it, and one store of that number lets
+ * it take effect. In weft_cells a pool lies in a row: its head, its backends, its ring. */
+struct weft_pool {
+	__u32 service;    /* struct weft_service.id, whose it is */
+	__u32 flags;      /* WEFT_POOL_* */
+	__u32 backends;   /* cells after the head */
+	__u32 ring;       /* entries after those, 16 a cell */
+	__u32 affinity_s; /* a client workload keeps its endpoint as long after its last connect; 0:
+			     no affinity */
+	__u32 pad[3];
+};
+WEFT_SIZE(struct weft_pool, 32);
+#define WEFT_POOL_MAGLEV 1u /* the client's address chooses; else chance */
+struct weft_backend {
+	struct weft_addr addr;
+	__u32 flags; /* WEFT_BACKEND_*; 0: nobody has this index */
+	__u32 pad[2];
+};
+WEFT_SIZE(struct weft_backend, 32);
+#define WEFT_BACKEND_SERVES 1u
+#define WEFT_RING_IN_CELL   16u
+union weft_cell {
+	struct weft_pool pool;
+	struct weft_backend backend;
+	__u16 ring[WEFT_RING_IN_CELL]; /* indices of backends */
+};
+WEFT_SIZE(union weft_cell, 32);
+
+/* weft_affinity: which endpoint a client workload had of a service. Believed only as far as the
+ * pool that counts still has that endpoint at that index. */
+struct weft_affinity_key {
+	__u32 workload;
+	__u32 generation; /* of its enrolment */
+	__u32 service;
+};
+WEFT_SIZE(struct weft_affinity_key, 12);
+struct weft_affinity {
+	struct weft_addr addr;
+	__u32 index;
+	__u64 used_ns; /* CLOCK_MONOTONIC of the last connect */
+};
+WEFT_SIZE(struct weft_affinity, 32);
 
 /* weft_addrs is keyed by the address alone. */
 struct weft_ip {

@@ -41,16 +41,38 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } weft_services SEC(".maps");
 
-/* Service and index -> endpoint. The agent, before it raises the service's count and after it
- * lowered it. Full: the update fails and the service keeps its endpoints of before. */
+/* Slot of a service -> its pool in weft_cells. The agent, through a mapping; a slot is used again a
+ * grace period after its service has gone. Full: the service is not made known, so the proxy
+ * balances it. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 131072);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct weft_backend_key);
-	__type(value, struct weft_addr);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} weft_backends SEC(".maps");
+} weft_pools SEC(".maps");
+
+/* Endpoints and rings of all services. The agent, through a mapping; cells are used again a grace
+ * period after no slot names their pool. Full: the service keeps its endpoints of before. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 524288);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, union weft_cell);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_cells SEC(".maps");
+
+/* Client workload and service -> endpoint. connect; evicted when others need the room, which costs
+ * affinity only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct weft_affinity_key);
+	__type(value, struct weft_affinity);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_affinity SEC(".maps");
 
 /* Compiled policy, all layers of all workloads of this node. The agent (control/bpf/kernel_policy),
  * here and in the next four: an entry in force is never replaced, its other version is changed in

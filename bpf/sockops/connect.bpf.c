@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
+#include "bpf/balancing.h"
 #include "bpf/core.h"
 #include "bpf/event.h"
 #include "bpf/judge.h"
@@ -48,22 +49,6 @@ struct weft_call {
 	__u32 maker_binary;
 	__u32 process_rule; /* of process policy that matches and only reports, 0: none */
 };
-
-static __always_inline void weft_pick_backend(const struct weft_service *service,
-					      struct weft_addr *picked)
-{
-	struct weft_backend_key key = {};
-	struct weft_addr *backend;
-	__u32 count = service->backends;
-
-	if (!count || (service->flags & WEFT_SVC_L7))
-		return;
-	key.service = service->id;
-	key.index = bpf_get_prandom_u32() % count;
-	backend = bpf_map_lookup_elem(&weft_backends, &key);
-	if (backend)
-		*picked = *backend;
-}
 
 static __always_inline void weft_police(struct weft_call *call, struct weft_ends_of *ends)
 {
@@ -144,7 +129,7 @@ static __always_inline void weft_look_up(struct weft_call *call,
 	facts.workload = workload;
 	facts.service = bpf_map_lookup_elem(&weft_services, &call->asked);
 	if (facts.service)
-		weft_pick_backend(facts.service, &call->picked);
+		weft_pick_backend(facts.service, workload, &call->asked, &call->picked);
 	facts.picked = !weft_ip_is_zero(call->picked.ip);
 	call->target = facts.picked ? call->picked : call->asked;
 	facts.target = &call->target;

@@ -146,6 +146,7 @@ absl::Status Agent::OpenKernel() {
   } else {
     LogInfo("the splice works on this kernel", {{"self_test", self_test_.Summary()}});
   }
+  config.sizes.cells = options_.service_memory_mib * ((1u << 20) / sizeof(weft_cell));
   WEFT_ASSIGN_OR_RETURN(kernel_, bpf::Kernel::Open(config));
   writer_ = std::make_unique<KernelWriter>(*kernel_);
   numbers_.compiler.first_class = kernel_->highest_class();

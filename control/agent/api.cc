@@ -121,6 +121,17 @@ void AddActivity(const std::vector<bpf::Activity>& activities, json* workloads) 
   }
 }
 
+json ServicesJson(const bpf::ServiceStats& s, const std::set<uint32_t>& kept,
+                  const KernelNumbers& numbers) {
+  json names = json::array();
+  for (const uint32_t id : kept) names.push_back(std::string(numbers.services.NameOf(id)));
+  return {{"count", s.services},
+          {"bytes", uint64_t{s.cells} * sizeof(weft_cell)},
+          {"bytes_used", uint64_t{s.cells_used} * sizeof(weft_cell)},
+          {"refused_full", s.refused_full},
+          {"kept", std::move(names)}};
+}
+
 int StatusCode(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kOk:
@@ -283,6 +294,7 @@ std::string Agent::StatusJson(const std::string& of_proxy) {
                 {"closed", writer_->closed().size()},
                 {"problems", policy_problems_},
                 {"cut_connections", cut_connections_}}},
+              {"services", ServicesJson(kernel_->GetServiceStats(), writer_->kept(), numbers_)},
               {"xds", XdsJson(source_->status(),
                               certificates_ ? options_.control : options_.xds_plaintext)},
               {"workloads", std::move(workloads)},

@@ -305,7 +305,8 @@ void Agent::SyncKernel() {
   // Most calls come from waiting for something else: thousands of rules are not compiled for them.
   const bool same = synced_.snapshot == snapshot_ && synced_.pods == pods;
   if (same && kernel_error_.empty()) return;
-  const KernelState want = CompileKernelState(*snapshot_, pods, numbers_);
+  const KernelState want = CompileKernelState(
+      *snapshot_, pods, {.node = options_.node, .zone = options_.zone}, numbers_);
   SaveNumbers();
   const absl::Status status = writer_->Apply(want);
   synced_ = {snapshot_, std::move(pods)};

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/agent/kernel_sync.h"
 
-#include <algorithm>
 #include <set>
 
 namespace weft::agent {
@@ -25,14 +24,6 @@ void CompilePeers(const model::Snapshot& snapshot, KernelNumbers& numbers, Kerne
   }
 }
 
-std::set<SocketAddress> HttpListeners(const model::Snapshot& snapshot) {
-  std::set<SocketAddress> addresses;
-  for (const auto& [name, listener] : snapshot.listeners) {
-    if (listener->http.has_value() && listener->address) addresses.insert(*listener->address);
-  }
-  return addresses;
-}
-
 using Backends = std::map<std::pair<std::string, uint16_t>, std::set<SocketAddress>>;
 
 // (service key, service port) -> addresses of healthy workloads.
@@ -50,41 +41,23 @@ Backends CollectBackends(const model::Snapshot& snapshot) {
   return backends;
 }
 
-void CompileServices(const model::Snapshot& snapshot, KernelNumbers& numbers, KernelState* state) {
-  const std::set<SocketAddress> http = HttpListeners(snapshot);
-  const Backends backends = CollectBackends(snapshot);
-  for (const auto& [key, service] : snapshot.services) {
-    for (const model::Service::Port& port : service->ports) {
-      KernelService out;
-      for (const IpAddress& ip : service->addresses) {
-        const SocketAddress vip{ip, port.service_port};
-        out.vips.push_back(vip);
-        if (http.contains(vip)) out.flags |= WEFT_SVC_L7;
-      }
-      if (out.vips.empty()) continue;
-      if (auto found = backends.find({key, port.service_port}); found != backends.end()) {
-        out.backends.assign(found->second.begin(), found->second.end());
-      }
-      const uint32_t id = numbers.services.Of(key + ":" + std::to_string(port.service_port));
-      state->services[id] = std::move(out);
-    }
-  }
-}
-
-std::vector<rules::L7Service> L7Services(const model::Snapshot& snapshot, KernelNumbers& numbers) {
-  const std::set<SocketAddress> http = HttpListeners(snapshot);
+// Every endpoint that a service which the proxy serves may have, near or far.
+std::vector<rules::L7Service> L7Services(const model::Snapshot& snapshot,
+                                         const std::map<uint32_t, KernelService>& services,
+                                         KernelNumbers& numbers) {
   const Backends backends = CollectBackends(snapshot);
   std::vector<rules::L7Service> out;
   for (const auto& [key, service] : snapshot.services) {
     for (const model::Service::Port& port : service->ports) {
-      const bool l7 = std::ranges::any_of(service->addresses, [&](const IpAddress& ip) {
-        return http.contains({ip, port.service_port});
-      });
-      if (!l7) continue;
-      rules::L7Service& made = out.emplace_back();
-      made.id = numbers.services.Of(key + ":" + std::to_string(port.service_port));
-      if (auto found = backends.find({key, port.service_port}); found != backends.end()) {
-        made.endpoints.assign(found->second.begin(), found->second.end());
+      std::string name = key + ":" + std::to_string(port.service_port);
+      for (const char* family : {"", "/ipv6"}) {  // as CompileServices names them
+        const auto compiled = services.find(numbers.services.Of(name + family));
+        if (compiled == services.end() || !(compiled->second.flags & WEFT_SVC_L7)) continue;
+        rules::L7Service& made = out.emplace_back();
+        made.id = compiled->first;
+        if (auto found = backends.find({key, port.service_port}); found != backends.end()) {
+          made.endpoints.assign(found->second.begin(), found->second.end());
+        }
       }
     }
   }
@@ -105,18 +78,20 @@ void DiffMap(const Map& have, const Map& want, std::vector<Key>* set, std::vecto
 }  // namespace
 
 KernelState CompileKernelState(const model::Snapshot& snapshot, const std::vector<LocalPod>& pods,
-                               KernelNumbers& numbers) {
+                               const NodePlace& place, KernelNumbers& numbers) {
   KernelState state;
   CompilePeers(snapshot, numbers, &state);
-  CompileServices(snapshot, numbers, &state);
+  std::set<IpAddress> on_this_node;
+  for (const LocalPod& pod : pods) on_this_node.insert(pod.addresses.begin(), pod.addresses.end());
+  state.services = CompileServices(snapshot, place, on_this_node, numbers.services);
   std::vector<rules::Subject> subjects;
   for (const LocalPod& pod : pods) {
     subjects.push_back({pod.id, pod.uid, pod.identity, pod.addresses});
   }
-  rules::Compiled policy = rules::Compile(
-      snapshot, subjects, numbers.compiler,
-      snapshot.process_policies.empty() ? std::vector<rules::L7Service>()
-                                        : L7Services(snapshot, numbers));
+  rules::Compiled policy = rules::Compile(snapshot, subjects, numbers.compiler,
+                                          snapshot.process_policies.empty()
+                                              ? std::vector<rules::L7Service>()
+                                              : L7Services(snapshot, state.services, numbers));
   for (const LocalPod& pod : pods) {
     const uint32_t identity = numbers.identities.Of(pod.identity);
     const uint32_t flags = FlagsOf(pod, policy);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bpf/abi.h"
+#include "control/agent/kernel_services.h"
 #include "control/agent/workload_entry.h"
 #include "control/policy/compile.h"
 #include "control/policy/numbers.h"
@@ -56,11 +57,6 @@ struct KernelPeer {
   uint32_t workload = 0, identity = 0, flags = 0, workload_flags = 0;
   bool operator==(const KernelPeer&) const = default;
 };
-struct KernelService {
-  uint32_t flags = 0;
-  std::vector<SocketAddress> vips, backends;
-  bool operator==(const KernelService&) const = default;
-};
 struct KernelState {
   std::map<uint64_t, KernelWorkload> workloads;  // by netns cookie
   std::map<IpAddress, KernelPeer> peers;
@@ -72,7 +68,7 @@ struct KernelState {
 // A service port is L7 exactly if its listener has an HTTP chain. Policy is control/policy's; a
 // workload whose authorization it leaves to the proxy is never direct.
 KernelState CompileKernelState(const model::Snapshot& snapshot, const std::vector<LocalPod>& pods,
-                               KernelNumbers& numbers);
+                               const NodePlace& place, KernelNumbers& numbers);
 
 // What has to be written and removed to get from `have` to `want`; policy is Kernel::ApplyPolicy's.
 struct KernelChanges {

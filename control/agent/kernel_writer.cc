@@ -63,13 +63,38 @@ void KernelWriter::WritePeers(const KernelState& want, const KernelChanges& chan
   }
 }
 
+absl::Status KernelWriter::WriteService(uint32_t id, const KernelService& service) {
+  bpf::ServiceConfig config{.id = id,
+                            .flags = service.flags,
+                            .maglev = service.maglev,
+                            .affinity_s = service.affinity_s,
+                            .vips = service.vips};
+  // The proxy picks behind an L7 service: the kernel needs no ring.
+  if ((service.flags & WEFT_SVC_L7) == 0) config.backends = service.backends;
+  const absl::Status status = kernel_.SetService(config);
+  if (status.ok()) have_.services[id] = service;
+  return status;
+}
+
 void KernelWriter::WriteServices(const KernelState& want, const KernelChanges& changes,
                                  absl::Status* first) {
+  std::vector<uint32_t> again;  // the others and the removals may make room
   for (uint32_t id : changes.set_services) {
-    const KernelService& service = want.services.at(id);
-    const bpf::ServiceConfig config{
-        .id = id, .flags = service.flags, .vips = service.vips, .backends = service.backends};
-    if (Note(kernel_.SetService(config), first)) have_.services[id] = service;
+    const absl::Status status = WriteService(id, want.services.at(id));
+    if (absl::IsResourceExhausted(status)) {
+      again.push_back(id);
+    } else {
+      Note(status, first);
+    }
+  }
+  for (uint32_t id : changes.remove_services) {
+    if (Note(kernel_.RemoveService(id), first)) have_.services.erase(id);
+  }
+  kept_.clear();
+  for (uint32_t id : again) {
+    const absl::Status status = WriteService(id, want.services.at(id));
+    if (absl::IsResourceExhausted(status)) kept_.insert(id);
+    Note(status, first);
   }
 }
 
@@ -85,9 +110,6 @@ absl::Status KernelWriter::Apply(const KernelState& want) {
   }
   WritePeers(want, changes, &first);
   WriteServices(want, changes, &first);
-  for (uint32_t id : changes.remove_services) {
-    if (Note(kernel_.RemoveService(id), &first)) have_.services.erase(id);
-  }
   for (const IpAddress& address : changes.remove_peers) {
     if (Note(kernel_.RemovePeer(address), &first)) have_.peers.erase(address);
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Brings the kernel's maps to a desired state with as few updates as possible, in an order that
-// never opens a gap: policy, then workloads, then peers, then services; removals last. Remembers
+// never opens a gap: policy, then workloads, then peers, then services; removals last,
+// then services for which there was no room before. Remembers
 // what it wrote. Thread: the agent's.
 #pragma once
 #include <set>
@@ -28,6 +29,8 @@ class KernelWriter final {
   std::set<uint32_t> TakeChanged();
   // Workloads that deny everything because a map of policy is full.
   const std::set<uint32_t>& closed() const { return closed_; }
+  // Services that keep their endpoints of before because a kernel map is full.
+  const std::set<uint32_t>& kept() const { return kept_; }
   size_t written_policy_entries() const { return policy_entries_; }
 
  private:
@@ -35,11 +38,12 @@ class KernelWriter final {
   void WritePolicy(const KernelState& want, absl::Status* first);
   void WritePeers(const KernelState& want, const KernelChanges& changes, absl::Status* first);
   void WriteServices(const KernelState& want, const KernelChanges& changes, absl::Status* first);
+  absl::Status WriteService(uint32_t id, const KernelService& service);
   bool Note(const absl::Status& status, absl::Status* first);
 
   bpf::Kernel& kernel_;
   KernelState have_;
-  std::set<uint32_t> changed_, closed_;
+  std::set<uint32_t> changed_, closed_, kept_;
   size_t policy_entries_ = 0;
   bool started_ = false;
   uint64_t updates_ = 0;

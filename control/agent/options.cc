@@ -26,6 +26,10 @@ const char kUsage[] =
     "\n  --trust-domain TD      default cluster.local"
     "\n  --workloads DIR        YAML entries of workloads to enrol; watched"
     "\n  --bin-dir DIR          where the other programs are (default: beside weft-agent)"
+    "\n  --zone ZONE            where this node is, for services that prefer their client's zone"
+    "\n                         (default: the zone of its workloads)"
+    "\n  --service-memory MIB   kernel memory for endpoints of services (default 16); counts when"
+    "\n                         the maps are made"
     "\n  --proxy-uid N, --keyd-uid N, --proxy-workers N"
     "\n  --splice=on|off        node-wide switch at start (default on; workloads choose for "
     "themselves)"
@@ -55,6 +59,8 @@ constexpr Flag kFlags[] = {
     {"trust-domain", &Options::trust_domain},
     {"workloads", &Options::workloads_dir},
     {"bin-dir", &Options::bin_dir},
+    {"zone", &Options::zone},
+    {"service-memory", nullptr, &Options::service_memory_mib},
     {"proxy-uid", nullptr, &Options::proxy_uid},
     {"keyd-uid", nullptr, &Options::keyd_uid},
     {"proxy-workers", nullptr, &Options::proxy_workers},
@@ -98,6 +104,7 @@ absl::Status Check(Options* o) {
   if (o->run_dir.empty()) o->run_dir = "/run/weft/" + o->node;
   while (o->run_dir.size() > 1 && o->run_dir.back() == '/') o->run_dir.pop_back();
   if (o->proxy_workers > 64) return Bad("proxy-workers", "at most 64");
+  if (o->service_memory_mib > 4096) return Bad("service-memory", "at most 4096");
   if (!o->xds_plaintext.empty()) return CheckPlaintext(o->xds_plaintext);
   if (o->control.empty()) return Bad("control", "is required");
   if (o->control_root.empty()) return Bad("control-root", "is required");

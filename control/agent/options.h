@@ -27,6 +27,8 @@ struct Options {
   bool keep_running_on_exit = false;  // SIGTERM leaves the other processes running
   bool unload_on_exit = false;        // SIGTERM also detaches and unpins the kernel programs
   bool splice = true;                 // --splice=off: the node-wide switch at start
+  std::string zone;                   // --zone; empty: from workloads of this node, if they say
+  uint32_t service_memory_mib = 16;   // --service-memory: endpoints and rings in the kernel
   bool json_log = false;
   bool help = false;
 

@@ -241,9 +241,10 @@ absl::StatusOr<json> Explainer::OfService(const End& source, const End& destinat
   out["destination"] = Describe(destination);
   json endpoints = json::array();
   bool all = true;
-  for (const SocketAddress& backend : destination.kernel_service->backends) {
+  for (const bpf::ServiceBackend& backend : destination.kernel_service->backends) {
     if (endpoints.size() == kMaxEndpoints) break;
-    endpoints.push_back(OfPair(source, At(backend.ip), backend.port, &destination, destination.ip));
+    const SocketAddress& at = backend.address;
+    endpoints.push_back(OfPair(source, At(at.ip), at.port, &destination, destination.ip));
     all = all && endpoints.back()["allowed"].get<bool>();
   }
   out["allowed"] = all && !endpoints.empty();

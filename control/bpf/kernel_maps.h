@@ -47,34 +47,17 @@ std::vector<Key> Keys(const UniqueFd& map) {
   return keys;
 }
 
+// Returns when every program that ran at the call has ended. Some 20 ms.
+absl::Status GracePeriod();
+
 // The sum over CPUs of entry `index` of a per-CPU array whose value is made of 64-bit counters.
 std::vector<uint64_t> SumPerCpu(const UniqueFd& map, uint32_t index, size_t counters);
 
 struct KernelMaps {
-  UniqueFd workloads, addresses, services, backends, handovers, servers, clients, splice, binaries,
-      port_binaries, config, counters, moves, events, process_events;
+  UniqueFd workloads, addresses, services, pools, cells, handovers, servers, clients, splice,
+      binaries, port_binaries, config, counters, moves, events, process_events;
 
   static absl::StatusOr<KernelMaps> Open(const PinPaths& paths);
-};
-
-// Services as written: what is needed to replace one without a hole, rebuilt from the maps after an
-// adoption.
-class ServiceTable final {
- public:
-  explicit ServiceTable(const KernelMaps& maps);
-  absl::Status Set(const ServiceConfig& service);
-  absl::Status Remove(uint32_t id);
-  std::vector<uint32_t> Ids() const;
-
- private:
-  struct Written {
-    std::vector<SocketAddress> vips;
-    uint32_t backends = 0;
-  };
-  absl::Status DropBackends(uint32_t id, uint32_t from, uint32_t to);
-
-  const KernelMaps& maps_;
-  std::map<uint32_t, Written> written_;
 };
 
 }  // namespace weft::bpf

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/bpf/kernel_policy.h"
 
-#include <linux/membarrier.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +11,7 @@
 
 #include "bpf/policy.h"
 #include "control/bpf/address.h"
+#include "control/bpf/kernel_maps.h"
 
 namespace weft::bpf {
 namespace {
@@ -149,13 +148,8 @@ uint64_t KernelPolicy::epoch() const {
   return std::atomic_ref<uint64_t>(*epoch_page_).load(std::memory_order_acquire);
 }
 
-// Every program that may have read the old epoch, or an entry that was removed, has ended. This
-// command is synchronize_rcu() where there is more than one CPU; with one, it is nothing, and only
-// a kernel that preempts programs could notice.
-absl::Status KernelPolicy::Grace() {
-  if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0) return absl::OkStatus();
-  return ErrnoStatus(errno, "membarrier");
-}
+// Every program that may have read the old epoch, or an entry that was removed, has ended.
+absl::Status KernelPolicy::Grace() { return GracePeriod(); }
 
 absl::Status KernelPolicy::Change(weft_change change) {
   bpf_test_run_opts options{};

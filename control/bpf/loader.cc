@@ -24,6 +24,7 @@
 #include "control/bpf/probe.h"
 #include "control/bpf/process_watcher.h"
 #include "control/bpf/programs.h"
+#include "control/bpf/service_table.h"
 #include "control/bpf/watcher.h"
 
 namespace weft::bpf {
@@ -271,7 +272,7 @@ absl::StatusOr<std::unique_ptr<Kernel>> Kernel::Open(const KernelConfig& config)
   WEFT_ASSIGN_OR_RETURN(s.processes, ProcessWatcher::Create(s.paths, s.config.sizes));
   WEFT_ASSIGN_OR_RETURN(s.cutter, Cutter::Create(s.paths, s.config.sizes));
   WEFT_ASSIGN_OR_RETURN(s.guard, Guard::Create(s.paths, s.config.sizes));
-  s.services = std::make_unique<ServiceTable>(s.maps);
+  WEFT_ASSIGN_OR_RETURN(s.services, ServiceTable::Create(s.maps));
   s.ring.reset(ring_buffer__new(s.maps.events.get(), State::OnEvent, &s, nullptr));
   if (!s.ring) return ErrnoStatus(errno, "open weft_events");
   if (const int error =
@@ -429,6 +430,7 @@ absl::Status Kernel::SetService(const ServiceConfig& service) {
 }
 absl::Status Kernel::RemoveService(uint32_t id) { return state_->services->Remove(id); }
 std::vector<uint32_t> Kernel::Services() const { return state_->services->Ids(); }
+ServiceStats Kernel::GetServiceStats() const { return state_->services->stats(); }
 
 PolicyReport Kernel::ApplyPolicy(const PolicyState& want) { return state_->policy->Apply(want); }
 uint64_t Kernel::policy_touched() const { return state_->policy->touched(); }

@@ -19,6 +19,7 @@
 #include "bpf/learn.h"
 #include "control/bpf/policy_state.h"
 #include "control/bpf/self_test.h"
+#include "control/bpf/service_config.h"
 #include "proxy/base/address.h"
 #include "proxy/base/status.h"
 
@@ -30,7 +31,8 @@ struct MapSizes {
   uint32_t workloads = 1024;
   uint32_t addresses = 65536;
   uint32_t services = 16384;
-  uint32_t backends = 131072;
+  uint32_t cells = 524288;  // of 32 bytes, for endpoints and rings: 16 MiB
+  uint32_t affinities = 32768;
   uint32_t policies = 262144;
   uint32_t classes = 65536;         // addresses, and as many blocks
   uint32_t handovers = 65536;       // connections being set up at the same time
@@ -70,13 +72,6 @@ struct PeerConfig {
   uint32_t identity = 0;
   uint32_t flags = 0;           // WEFT_PEER_*
   uint32_t workload_flags = 0;  // the local workload's WEFT_WL_*: SetWorkload does not update it
-};
-
-struct ServiceConfig {
-  uint32_t id = 0;
-  uint32_t flags = 0;  // WEFT_SVC_*
-  std::vector<SocketAddress> vips;
-  std::vector<SocketAddress> backends;
 };
 
 // What the splice did since the maps were made.
@@ -153,11 +148,13 @@ class Kernel final {
   absl::Status RemovePeer(const IpAddress& address);
   std::vector<IpAddress> Peers() const;
 
-  // Replaces the service of that id: VIPs it no longer has disappear. Backends first, so that no
-  // connect sees a hole.
+  // Replaces the service of that id by one store: no connect sees a half, a hole or an endpoint of
+  // another service. ResourceExhausted: it stays as it was, and is tried again by another call. May
+  // block for a grace period (some 20 ms) where memory is short.
   absl::Status SetService(const ServiceConfig& service);
   absl::Status RemoveService(uint32_t id);
   std::vector<uint32_t> Services() const;
+  ServiceStats GetServiceStats() const;
 
   // Makes all of it the policy in force at one moment: no decision sees a half of the change.
   // Blocks for a grace period (some 20 ms) if there is a change.

@@ -45,7 +45,9 @@ uint32_t WantedEntries(std::string_view map, const MapSizes& sizes) {
   if (map == "weft_workloads") return sizes.workloads;
   if (map == "weft_addrs") return sizes.addresses;
   if (map == "weft_services") return sizes.services;
-  if (map == "weft_backends") return sizes.backends;
+  if (map == "weft_pools") return sizes.services;
+  if (map == "weft_cells") return sizes.cells;
+  if (map == "weft_affinity") return sizes.affinities;
   if (map == "weft_policy") return sizes.policies;
   if (map == "weft_subjects") return sizes.workloads;
   if (map == "weft_classes" || map == "weft_blocks") return sizes.classes;

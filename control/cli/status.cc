@@ -152,6 +152,19 @@ void PrintBinaries(const json& status) {
   }
 }
 
+bool PrintServices(const json& status) {
+  const Colors& c = TerminalColors();
+  const json& services = Field(status, "services");
+  printf("  services   %s in the kernel, %s of %s bytes\n", Text(services, "count", "0").c_str(),
+         Text(services, "bytes_used", "0").c_str(), Text(services, "bytes", "0").c_str());
+  const json& kept = Field(services, "kept");
+  for (const json& name : kept) {
+    printf("             %s%s keeps its endpoints of before: no room (--service-memory)%s\n",
+           c.red.data(), name.get<std::string>().c_str(), c.reset.data());
+  }
+  return !kept.empty();
+}
+
 void PrintDataPath(const json& status) {
   const json& splice = Field(status, "splice");
   const json& self_test = Field(status, "self_test");
@@ -190,6 +203,7 @@ bool PrintNode(const json& status) {
   attention |= PrintProcesses(status);
   attention |= PrintWorkloads(status);
   PrintBinaries(status);
+  attention |= PrintServices(status);
   PrintDataPath(status);
   return attention;
 }

@@ -53,8 +53,10 @@ std::string SetLbPolicy(std::string_view text, TrafficOptions* out) {
     out->lb_policy = model::LbPolicy::kLeastRequest;
   } else if (text == "random") {
     out->lb_policy = model::LbPolicy::kRandom;
+  } else if (text == "maglev") {
+    out->lb_policy = model::LbPolicy::kMaglev;
   } else {
-    return "round_robin, least_request or random";
+    return "round_robin, least_request, random or maglev";
   }
   return "";
 }
@@ -104,12 +106,16 @@ struct Annotation {
 };
 
 constexpr int64_t kMax32 = 4294967295;
+constexpr int64_t kMaxWeight = 1000;
+constexpr char kWeightAnnotation[] = "weft.dev/weight";
 using T = TrafficOptions;
 constexpr Annotation kAnnotations[] = {
     {"protocol", SetProtocol, false, "`http`, `tcp`", "see text",
      "`http`: requests are routed one by one; `tcp`: connections only"},
-    {"lb-policy", SetLbPolicy, false, "`round_robin`, `least_request`, `random`", "`round_robin`",
-     "how an endpoint is picked"},
+    {"lb-policy", SetLbPolicy, false, "`round_robin`, `least_request`, `random`, `maglev`",
+     "`round_robin`",
+     "how an endpoint is picked; connections that the kernel balances: `maglev` by the client's "
+     "address, else at random"},
     {"connect-timeout", SetDuration<&T::connect_timeout, 1>, false, "duration", "`5s`",
      "how long a connect to an endpoint may take"},
     {"max-connections", SetNumber<&T::max_connections, 1, kMax32>, false, "number", "`1024`",
@@ -207,7 +213,8 @@ TrafficOptions ParseTrafficOptions(const LocatedMap& annotations, Problems* prob
           {text.at, name + ": unknown annotation; of a Service are known weft.dev/: " + names, ""});
       continue;
     }
-    options.any = true;
+    // What is said of connections does not make them requests.
+    options.any |= text.value != "maglev" || known->set != SetLbPolicy;
     const std::string expected = known->set(text.value, &options);
     if (!expected.empty()) {
       problems->push_back(
@@ -219,18 +226,33 @@ TrafficOptions ParseTrafficOptions(const LocatedMap& annotations, Problems* prob
   return options;
 }
 
+uint32_t WeightOf(const std::map<std::string, std::string>& annotations) {
+  const auto found = annotations.find(kWeightAnnotation);
+  if (found == annotations.end()) return 1;
+  return static_cast<uint32_t>(ParseInteger(found->second, 1, kMaxWeight).value_or(1));
+}
+
 void CheckWorkloadAnnotations(const LocatedMap& annotations, Problems* problems) {
   for (const auto& [name, text] : annotations) {
     if (!HasPrefix(name)) continue;
+    if (name == kWeightAnnotation) {
+      if (ParseInteger(text.value, 1, kMaxWeight)) continue;
+      problems->push_back({text.at,
+                           absl::StrCat(name, ": expected a number from 1 to ", kMaxWeight,
+                                        ", found \"", text.value, "\""),
+                           ""});
+      continue;
+    }
     const WorkloadAnnotation* known = nullptr;
     for (const WorkloadAnnotation& each : kWorkloadAnnotations) {
       if (WithoutPrefix(name) == each.name) known = &each;
     }
     if (known == nullptr) {
-      problems->push_back({text.at,
-                           name + ": unknown annotation; known here: weft.dev/mesh, "
-                                  "weft.dev/splice, weft.dev/guard, weft.dev/isolation",
-                           ""});
+      problems->push_back(
+          {text.at,
+           name + ": unknown annotation; known here: weft.dev/mesh, "
+                  "weft.dev/splice, weft.dev/guard, weft.dev/isolation, weft.dev/weight",
+           ""});
       continue;
     }
     bool accepted = false;

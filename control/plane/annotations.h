@@ -44,6 +44,9 @@ TrafficOptions ParseTrafficOptions(const LocatedMap& annotations, Problems* prob
 // For objects other than Services: `weft.dev/` annotations and labels must be known.
 void CheckWorkloadAnnotations(const LocatedMap& annotations, Problems* problems);
 
+// The share of a Pod's or Workload's endpoints among a Service's: weft.dev/weight, 1 without it.
+uint32_t WeightOf(const std::map<std::string, std::string>& annotations);
+
 // The table of docs/manifests.md, as Markdown (weft-control --annotations prints it; a test
 // compares).
 std::string AnnotationTable();

@@ -3,7 +3,7 @@
 #include "control/plane/translate.h"
 
 #include <algorithm>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "absl/strings/str_cat.h"
 #include "control/plane/references.h"
@@ -72,26 +72,39 @@ model::Cluster ClusterOf(const Service& service, const Service::Port& port, std:
   return cluster;
 }
 
-using AddressSet = std::unordered_set<IpAddress, AddressHash>;
+// What endpoints have from the workload at their address.
+struct AtAddress {
+  bool in_mesh = false;  // a proxy that has the endpoint without its workload must know
+  uint32_t weight = 1;
+};
+using AddressTable = std::unordered_map<IpAddress, AtAddress, AddressHash>;
 
-// Where endpoints are of the mesh: a proxy that has one of them without its workload must know.
-AddressSet MeshAddresses(const ManifestSet& set) {
-  AddressSet addresses;
+AddressTable WorkloadsByAddress(const ManifestSet& set) {
+  AddressTable table;
   for (const Workload* workload : set.All<Workload>()) {
-    if (workload->finished || !IsInMesh(*workload, set)) continue;
-    addresses.insert(workload->addresses.begin(), workload->addresses.end());
+    if (workload->finished) continue;
+    const bool in_mesh = IsInMesh(*workload, set);
+    const uint32_t weight = WeightOf(workload->meta.annotations);
+    for (const IpAddress& address : workload->addresses) {
+      AtAddress& facts = table[address];  // pods on the host's network share one
+      facts.in_mesh |= in_mesh;
+      facts.weight = std::max(facts.weight, weight);
+    }
   }
-  return addresses;
+  return table;
 }
 
 model::Endpoints EndpointsResource(const std::vector<ServiceEndpoint>& endpoints,
-                                   const AddressSet& mesh, std::string name) {
+                                   const AddressTable& table, std::string name) {
   model::Endpoints resource{.cluster = std::move(name)};
   for (const ServiceEndpoint& each : endpoints) {
+    const auto found = table.find(each.address.ip);
+    const AtAddress facts = found == table.end() ? AtAddress() : found->second;
     resource.endpoints.push_back({.address = each.address,
+                                  .weight = facts.weight,
                                   .health = each.health,
                                   .locality = {.zone = each.zone},
-                                  .in_mesh = mesh.contains(each.address.ip)});
+                                  .in_mesh = facts.in_mesh});
   }
   return resource;
 }
@@ -114,7 +127,10 @@ model::Service ServiceResource(const Service& service, const TranslateOptions& o
   model::Service resource{.name = service.meta.name,
                           .namespace_name = service.meta.namespace_name,
                           .hostname = HostOf(service, options),
-                          .addresses = service.addresses};
+                          .addresses = service.addresses,
+                          .prefers_same_node = service.prefers_same_node,
+                          .prefers_same_zone = service.prefers_same_zone,
+                          .affinity_s = service.affinity_s};
   for (const Service::Port& port : service.ports) {
     App app = port.app;
     if (app == App::kUnknown && service.traffic.protocol == DeclaredProtocol::kHttp)
@@ -146,6 +162,23 @@ void CheckTargetName(const ManifestSet& set, const Service& service, const Servi
        absl::StrCat("targetPort: no selected pod has a port named \"", port.target_name,
                     "\", so this port has no endpoints"),
        absl::StrCat("Service ", service.meta.namespace_name, "/", service.meta.name)});
+}
+
+// What the kernel alone does, for the connections that it balances.
+void CheckBalancing(const Service& service, const Service::Port& port, bool is_l7,
+                    Problems* problems) {
+  const std::string object =
+      absl::StrCat("Service ", service.meta.namespace_name, "/", service.meta.name);
+  const auto add = [&](std::string_view what) {
+    problems->push_back({port.origin,
+                         absl::StrCat(AbslView(what), ": has no effect on port ", port.port,
+                                      ", whose requests the proxy balances one by one"),
+                         object});
+  };
+  if (!is_l7) return;
+  if (service.affinity_s != 0) add("sessionAffinity");
+  if (service.prefers_same_zone) add("trafficDistribution");
+  if (service.traffic.lb_policy == model::LbPolicy::kMaglev) add("weft.dev/lb-policy: maglev");
 }
 
 // A workload has one endpoint a port: its address of the family that the Service speaks first.
@@ -224,7 +257,8 @@ std::vector<ServiceEndpoint> EndpointsOf(const ManifestSet& set, const Service& 
         const auto named = workload->named_ports.find(port.target_name);
         number = named == workload->named_ports.end() ? 0 : named->second;
       }
-      if (address != nullptr && number != 0) endpoints.push_back({.address = {*address, number}});
+      if (address != nullptr && number != 0)
+        endpoints.push_back({.address = {*address, number}, .zone = ZoneOf(*workload)});
     }
   }
   // In the order of addresses, one of each: the same set gives the same bytes.
@@ -242,13 +276,14 @@ std::vector<ServiceEndpoint> EndpointsOf(const ManifestSet& set, const Service& 
 Configuration Translate(const ManifestSet& set, const TranslateOptions& options,
                         Problems* problems) {
   Configuration out;
-  const AddressSet mesh = MeshAddresses(set);
+  const AddressTable table = WorkloadsByAddress(set);
   for (const Service* service : set.All<Service>()) {
     for (const Service::Port& port : service->ports) {
       const std::string name = OutboundName(port.port, "", HostOf(*service, options));
       const bool is_l7 = IsL7(set, *service, port);
+      CheckBalancing(*service, port, is_l7, problems);
       out.clusters.push_back(ClusterOf(*service, port, name));
-      out.endpoints.push_back(EndpointsResource(EndpointsOf(set, *service, port), mesh, name));
+      out.endpoints.push_back(EndpointsResource(EndpointsOf(set, *service, port), table, name));
       CheckTargetName(set, *service, port, problems);
       for (size_t i = 0; i < service->addresses.size(); ++i) {
         // A listener has one address; those of further families carry it in their name.

@@ -50,6 +50,8 @@ std::string HostOf(const Service& service, const TranslateOptions& options);
 std::string UidOf(const Workload& workload, const TranslateOptions& options);
 // spiffe://TD/ns/NS/sa/SA.
 std::string IdentityOf(const Workload& workload, const TranslateOptions& options);
+// Its label topology.kubernetes.io/zone.
+std::string ZoneOf(const Workload& workload);
 bool IsInMesh(const Workload& workload, const ManifestSet& set);
 bool IsL7(const ManifestSet& set, const Service& service, const Service::Port& port);
 

@@ -94,6 +94,8 @@ model::Workload WorkloadResource(const Workload& from, const ManifestSet& set,
   to.addresses = from.addresses;
   to.hbone = IsInMesh(from, set);
   to.healthy = from.ready;
+  to.locality.zone = ZoneOf(from);
+  to.capacity = WeightOf(from.meta.annotations);
   to.host_network = from.host_network;
   to.authorization_policies = PoliciesOf(from, set, options);
   for (const ServiceWithSlices& each : services) {
@@ -130,6 +132,10 @@ std::string UidOf(const Workload& workload, const TranslateOptions& options) {
 std::string IdentityOf(const Workload& workload, const TranslateOptions& options) {
   return absl::StrCat("spiffe://", options.trust_domain, "/ns/", workload.meta.namespace_name,
                       "/sa/", workload.service_account);
+}
+
+std::string ZoneOf(const Workload& workload) {
+  return LabelOr(workload, {"topology.kubernetes.io/zone"}, "");
 }
 
 bool IsInMesh(const Workload& workload, const ManifestSet& set) {

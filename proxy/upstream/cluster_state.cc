@@ -221,6 +221,7 @@ uint32_t ClusterState::PickIndex(Random& random) {
     case model::LbPolicy::kLeastRequest:
       return PickLeastRequest(random);
     case model::LbPolicy::kRandom:
+    case model::LbPolicy::kMaglev:
       return PickRandom(random);
     case model::LbPolicy::kRoundRobin:
     case model::LbPolicy::kOriginalDst:

@@ -148,7 +148,7 @@ TEST(Life, ASecondOpenAdoptsWithoutAGap) {
     }
     ASSERT_TRUE((*second)->RemoveService(3).ok());  // it knows what the first one wrote
     ASSERT_TRUE(
-        node.kernel().SetService({.id = 3, .vips = {b.At(80)}, .backends = {b.At(kPort)}}).ok());
+        (*second)->SetService({.id = 3, .vips = {b.At(80)}, .backends = {b.At(kPort)}}).ok());
   }
   const int during = made;
   while (made < during + 5) std::this_thread::yield();

@@ -189,6 +189,9 @@ absl::Status DecodeBalancer(const ClusterProto& in, model::Cluster* out) {
     case ClusterProto::RANDOM:
       out->lb = model::LbPolicy::kRandom;
       break;
+    case ClusterProto::MAGLEV:
+      out->lb = model::LbPolicy::kMaglev;
+      break;
     case ClusterProto::CLUSTER_PROVIDED:
       if (in.type() != ClusterProto::ORIGINAL_DST) {
         return Bad("lb_policy: CLUSTER_PROVIDED needs type ORIGINAL_DST");

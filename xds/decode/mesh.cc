@@ -4,6 +4,7 @@
 
 #include "xds/decode/fields.h"
 #include "xds/decode/parts.h"
+#include "xds/wire/balance.pb.h"
 
 namespace weft::xds {
 namespace {
@@ -140,6 +141,29 @@ absl::Status DecodeMatch(const sec::Match& in, model::Authorization::Match* out)
                         &out->not_destination_ports);
 }
 
+// What to prefer counts, not in which order Istio lists it: it goes from far to near.
+absl::Status DecodeBalancing(const wl::Service& in, model::Service* out) {
+  const auto mode = in.load_balancing().mode();
+  if (mode == wl::LoadBalancing::STRICT || mode == wl::LoadBalancing::PASSTHROUGH) {
+    return NotSupported("load_balancing.mode " + wl::LoadBalancing::Mode_Name(mode));
+  }
+  for (const int scope : in.load_balancing().routing_preference()) {
+    if (mode != wl::LoadBalancing::FAILOVER) break;
+    out->prefers_same_node |= scope == wl::LoadBalancing::NODE;
+    out->prefers_same_zone |= scope == wl::LoadBalancing::ZONE;
+  }
+  for (const wl::Extension& extension : in.extensions()) {
+    weft::balance::v1::SessionAffinity affinity;
+    if (!extension.config().Is<weft::balance::v1::SessionAffinity>()) continue;
+    if (!extension.config().UnpackTo(&affinity)) return Bad("extensions: SessionAffinity");
+    if (affinity.client_timeout_seconds() < 1 || affinity.client_timeout_seconds() > 86400) {
+      return Bad("extensions: client_timeout_seconds: 1 to 86400");
+    }
+    out->affinity_s = affinity.client_timeout_seconds();
+  }
+  return absl::OkStatus();
+}
+
 absl::Status DecodeIdentity(const std::string& in, std::string* out) {
   if (!in.starts_with("spiffe://") || in.size() > 2048) return Bad("is not a SPIFFE id");
   *out = in;
@@ -191,6 +215,10 @@ absl::Status DecodeWorkload(const wl::Workload& in, model::Workload* out) {
   out->healthy = in.status() == wl::HEALTHY;
   out->host_network = in.network_mode() == wl::HOST_NETWORK;
   out->locality = {in.locality().region(), in.locality().zone(), in.locality().subzone()};
+  if (in.has_capacity()) {
+    if (in.capacity().value() == 0) return Bad("capacity: must be 1 or more");
+    out->capacity = in.capacity().value();
+  }
   out->authorization_policies.assign(in.authorization_policies().begin(),
                                      in.authorization_policies().end());
   for (const auto& [key, ports] : in.services()) {
@@ -203,12 +231,9 @@ absl::Status DecodeService(const wl::Service& in, model::Service* out) {
   if (in.hostname().empty()) return Bad("hostname: missing");
   WEFT_FIELD("namespace", CheckSegment(in.namespace_()));
   if (in.has_waypoint()) return NotSupported("waypoint");
-  const auto mode = in.load_balancing().mode();
-  if (mode == wl::LoadBalancing::STRICT || mode == wl::LoadBalancing::PASSTHROUGH) {
-    return NotSupported("load_balancing.mode " + wl::LoadBalancing::Mode_Name(mode));
-  }
-  WEFT_RETURN_IF_ERROR(OnlyUnknown(in, {10 /* extensions */, 11 /* canonical */,
-                                        12 /* ingress_use_waypoint */, 14 /* visibility */}));
+  WEFT_RETURN_IF_ERROR(DecodeBalancing(in, out));
+  WEFT_RETURN_IF_ERROR(
+      OnlyUnknown(in, {11 /* canonical */, 12 /* ingress_use_waypoint */, 14 /* visibility */}));
   out->name = in.name();
   out->namespace_name = in.namespace_();
   out->hostname = in.hostname();

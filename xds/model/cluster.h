@@ -67,7 +67,9 @@ struct OutlierDetection {
   bool operator==(const OutlierDetection&) const = default;
 };
 
-enum class LbPolicy : uint8_t { kRoundRobin, kLeastRequest, kRandom, kOriginalDst };
+// kMaglev: the client's address chooses, in the kernel (bpf/balance.h). The proxy, which has
+// nothing to hash, takes it for kRandom, as Envoy does without a hash policy.
+enum class LbPolicy : uint8_t { kRoundRobin, kLeastRequest, kRandom, kMaglev, kOriginalDst };
 enum class HttpVersion : uint8_t { kHttp1, kHttp2, kSameAsDownstream };
 enum class DiscoveryType : uint8_t { kStatic, kEds, kOriginalDst };
 

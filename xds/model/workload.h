@@ -21,6 +21,7 @@ struct Workload {
   bool healthy = true;
   bool host_network = false;
   Locality locality;
+  uint32_t capacity = 1;                            // weight among the endpoints of a service
   std::vector<std::string> authorization_policies;  // selector-based only: namespace/name
   struct ServicePort {
     uint16_t service_port, target_port;
@@ -43,6 +44,9 @@ struct Service {
   };
   std::vector<Port> ports;
   std::vector<std::string> subject_alt_names;
+  // Endpoints of the client's node, then of its zone, get its connections as long as there are any.
+  bool prefers_same_node = false, prefers_same_zone = false;
+  uint32_t affinity_s = 0;  // a client workload keeps its endpoint for so long; 0: it does not
   // "namespace/hostname"
   std::string Key() const { return namespace_name + "/" + hostname; }
   bool operator==(const Service&) const = default;

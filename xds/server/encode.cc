@@ -9,6 +9,7 @@
 #include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb.h"
 #include "xds/server/encode_internal.h"
 #include "xds/wire/authorization.pb.h"
+#include "xds/wire/balance.pb.h"
 #include "xds/wire/node.pb.h"
 #include "xds/wire/workload.pb.h"
 
@@ -96,6 +97,9 @@ void EncodeBalancer(const model::Cluster& in, cl::Cluster* out) {
       break;
     case model::LbPolicy::kRandom:
       out->set_lb_policy(cl::Cluster::RANDOM);
+      break;
+    case model::LbPolicy::kMaglev:
+      out->set_lb_policy(cl::Cluster::MAGLEV);
       break;
     case model::LbPolicy::kOriginalDst:
       out->set_lb_policy(cl::Cluster::CLUSTER_PROVIDED);
@@ -284,12 +288,33 @@ Encoded Encode(const model::Workload& in) {
     out.mutable_locality()->set_zone(in.locality.zone);
     out.mutable_locality()->set_subzone(in.locality.sub_zone);
   }
+  if (in.capacity != 1) out.mutable_capacity()->set_value(in.capacity);
   for (const std::string& name : in.authorization_policies) out.add_authorization_policies(name);
   for (const auto& [key, ports] : in.services) {
     wl::PortList& to = (*out.mutable_services())[key];
     for (const auto& port : ports) EncodePort(port.service_port, port.target_port, to.add_ports());
   }
   return {std::string(kAddressType), in.uid, Serialize(address)};
+}
+
+// As istiod says trafficDistribution.
+void EncodeBalancing(const model::Service& in, wl::Service* out) {
+  if (in.prefers_same_node || in.prefers_same_zone) {
+    wl::LoadBalancing& to = *out->mutable_load_balancing();
+    to.set_mode(wl::LoadBalancing::FAILOVER);
+    if (in.prefers_same_zone) {
+      to.add_routing_preference(wl::LoadBalancing::NETWORK);
+      to.add_routing_preference(wl::LoadBalancing::REGION);
+      to.add_routing_preference(wl::LoadBalancing::ZONE);
+    }
+    if (in.prefers_same_node) to.add_routing_preference(wl::LoadBalancing::NODE);
+  }
+  if (in.affinity_s == 0) return;
+  weft::balance::v1::SessionAffinity affinity;
+  affinity.set_client_timeout_seconds(in.affinity_s);
+  wl::Extension& extension = *out->add_extensions();
+  extension.set_name("weft.dev/session-affinity");
+  extension.mutable_config()->PackFrom(affinity);
 }
 
 Encoded Encode(const model::Service& in) {
@@ -305,6 +330,7 @@ Encoded Encode(const model::Service& in) {
     to->set_app_protocol(EncodeApp(port.app));
   }
   for (const std::string& name : in.subject_alt_names) out.add_subject_alt_names(name);
+  EncodeBalancing(in, &out);
   return {std::string(kAddressType), in.Key(), Serialize(address)};
 }
 

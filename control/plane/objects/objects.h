@@ -69,6 +69,8 @@ struct Service {
   };
   std::vector<Port> ports;  // TCP only
   std::map<std::string, std::string> selector;
+  uint32_t affinity_s = 0;  // sessionAffinity: ClientIP and its timeout; 0: None
+  bool prefers_same_node = false, prefers_same_zone = false;  // trafficDistribution
   TrafficOptions traffic;
 };
 

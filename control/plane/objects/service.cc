@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Services and their EndpointSlices.
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "control/plane/objects/parse.h"
 
@@ -116,6 +118,49 @@ void CheckProtocol(Fields& spec, const Service& service) {
   }
 }
 
+constexpr int64_t kDefaultAffinity = 10800;  // Kubernetes'
+constexpr int64_t kMaxAffinity = 86400;
+
+// What sessionAffinityConfig says; nullopt: nothing.
+std::optional<int64_t> ReadAffinityTimeout(Fields& spec) {
+  const Yaml* node = spec.Find("sessionAffinityConfig");
+  if (node == nullptr) return std::nullopt;
+  Fields config(*node, spec.file(), spec.PathOf("sessionAffinityConfig"), spec.problems());
+  std::optional<int64_t> timeout;
+  if (const Yaml* client = config.Find("clientIP"); client != nullptr) {
+    Fields fields(*client, spec.file(), config.PathOf("clientIP"), spec.problems());
+    timeout = fields.Integer("timeoutSeconds", 1, kMaxAffinity);
+    fields.Done();
+  }
+  config.Done();
+  return timeout;
+}
+
+void ReadAffinity(Fields& spec, Service* service) {
+  const std::string affinity = spec.Text("sessionAffinity");
+  const std::optional<int64_t> timeout = ReadAffinityTimeout(spec);
+  if (affinity == "ClientIP") {
+    service->affinity_s = static_cast<uint32_t>(timeout.value_or(kDefaultAffinity));
+  } else if (!affinity.empty() && affinity != "None") {
+    spec.AddProblem("spec.sessionAffinity: expected ClientIP or None, found \"" + affinity + "\"");
+  } else if (timeout) {
+    spec.AddProblem("spec.sessionAffinityConfig: needs sessionAffinity: ClientIP");
+  }
+}
+
+void ReadDistribution(Fields& spec, Service* service) {
+  const std::string text = spec.Text("trafficDistribution");
+  if (text.empty()) return;
+  service->prefers_same_node = text == "PreferSameNode";
+  service->prefers_same_zone =
+      text == "PreferClose" || text == "PreferSameZone" || text == "PreferSameNode";
+  if (service->prefers_same_zone) return;
+  spec.AddProblem(
+      "spec.trafficDistribution: expected PreferSameNode, PreferSameZone or PreferClose, "
+      "found \"" +
+      text + "\"");
+}
+
 }  // namespace
 
 Service ParseService(Fields& fields, Meta meta, const LocatedMap& annotations) {
@@ -135,18 +180,14 @@ Service ParseService(Fields& fields, Meta meta, const LocatedMap& annotations) {
   ReadAddresses(spec, &service);
   ReadPorts(spec, &service);
   service.selector = Values(spec.TextMap("selector"));
-  const std::string affinity = spec.Text("sessionAffinity");
-  if (!affinity.empty() && affinity != "None") {
-    spec.AddProblem("spec.sessionAffinity: \"" + affinity + "\" is not supported yet, only None");
-  }
+  ReadAffinity(spec, &service);
+  ReadDistribution(spec, &service);
   const std::string internal = spec.Text("internalTrafficPolicy");
   if (!internal.empty() && internal != "Cluster") {
     spec.AddProblem("spec.internalTrafficPolicy: \"" + internal +
                     "\" is not supported yet, only Cluster");
   }
-  spec.Refuse(
-      {"externalName", "publishNotReadyAddresses", "trafficDistribution", "sessionAffinityConfig"},
-      "not supported yet");
+  spec.Refuse({"externalName", "publishNotReadyAddresses"}, "not supported yet");
   spec.Ignore({"allocateLoadBalancerNodePorts", "externalIPs", "externalTrafficPolicy",
                "healthCheckNodePort", "ipFamilies", "ipFamilyPolicy", "loadBalancerClass",
                "loadBalancerIP", "loadBalancerSourceRanges"});
@@ -156,6 +197,24 @@ Service ParseService(Fields& fields, Meta meta, const LocatedMap& annotations) {
 }
 
 namespace {
+
+// Whose clients the endpoint is meant for: its own zone if that is among them, else the first.
+void ReadHints(Fields& fields, EndpointSlice::Endpoint* endpoint) {
+  const Yaml* node = fields.Find("hints");
+  if (node == nullptr) return;
+  Fields hints(*node, fields.file(), fields.PathOf("hints"), fields.problems());
+  std::vector<std::string> zones;
+  const std::vector<const Yaml*> items = hints.List("forZones");
+  for (size_t i = 0; i < items.size(); ++i) {
+    Fields zone(*items[i], fields.file(), hints.PathOf("forZones", i), fields.problems());
+    zones.push_back(zone.RequiredText("name"));
+    zone.Done();
+  }
+  hints.Ignore({"forNodes"});  // who is on which node is known
+  hints.Done();
+  if (zones.empty() || std::find(zones.begin(), zones.end(), endpoint->zone) != zones.end()) return;
+  endpoint->zone = zones.front();
+}
 
 EndpointSlice::Endpoint ReadEndpoint(Fields& fields) {
   EndpointSlice::Endpoint endpoint;
@@ -174,7 +233,8 @@ EndpointSlice::Endpoint ReadEndpoint(Fields& fields) {
   }
   endpoint.zone = fields.Text("zone");
   endpoint.node = fields.Text("nodeName");
-  fields.Ignore({"hostname", "targetRef", "deprecatedTopology", "hints"});
+  ReadHints(fields, &endpoint);
+  fields.Ignore({"hostname", "targetRef", "deprecatedTopology"});
   fields.Done();
   return endpoint;
 }

@@ -125,6 +125,8 @@ TEST(RoundTrip, Clusters) {
   plain.endpoints = {{.address = {Ip("10.0.0.1"), 1}}, {.address = {Ip("10.0.0.2"), 2}}};
   plain.lb = model::LbPolicy::kRandom;
   ExpectRoundTrip(plain);
+  plain.lb = model::LbPolicy::kMaglev;
+  ExpectRoundTrip(plain);
   ExpectRoundTrip(model::Cluster{.name = "o",
                                  .type = model::DiscoveryType::kOriginalDst,
                                  .lb = model::LbPolicy::kOriginalDst});
@@ -167,6 +169,7 @@ TEST(RoundTrip, MeshTypes) {
                                   .healthy = false,
                                   .host_network = true,
                                   .locality = {"r", "z", "s"},
+                                  .capacity = 7,
                                   .authorization_policies = {"ns/p"},
                                   .services = {{"ns/a", {{80, 8080}}}, {"ns/b", {}}}});
   ExpectRoundTrip(model::Service{.name = "n",
@@ -174,7 +177,12 @@ TEST(RoundTrip, MeshTypes) {
                                  .hostname = "h",
                                  .addresses = {Ip("10.0.0.1")},
                                  .ports = {{80, 8080, model::Service::Port::App::kGrpc}},
-                                 .subject_alt_names = {"s"}});
+                                 .subject_alt_names = {"s"},
+                                 .prefers_same_node = true,
+                                 .prefers_same_zone = true,
+                                 .affinity_s = 10800});
+  ExpectRoundTrip(model::Service{
+      .name = "n", .namespace_name = "ns", .hostname = "h", .prefers_same_zone = true});
   ExpectRoundTrip(model::LocalWorkload{.uid = "u",
                                        .id = 1,
                                        .generation = 2,

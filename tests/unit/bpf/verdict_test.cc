@@ -42,7 +42,7 @@ struct Found {
   weft_workload workload = Workload(kReady);
   weft_addr asked = Address("10.0.0.2", 80);
   weft_addr target = Address("10.0.0.2", 80);
-  weft_service service{.id = 1, .backends = 1};
+  weft_service service{.id = 1};
   weft_peer peer = kLocal;
   weft_facts facts{.asked = &asked, .workload = &workload, .target = &target};
 

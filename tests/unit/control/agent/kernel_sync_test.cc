@@ -64,7 +64,7 @@ class KernelSyncTest : public testing::Test {
       snapshot_.workloads[workload.uid] = std::make_shared<model::Workload>(workload);
     }
     snapshot_.Finish();
-    return CompileKernelState(snapshot_, pods_, numbers_);
+    return CompileKernelState(snapshot_, pods_, place_, numbers_);
   }
 
   // Authorization of a connection of the workload at `source`.
@@ -86,6 +86,7 @@ class KernelSyncTest : public testing::Test {
   model::Snapshot snapshot_;
   std::vector<LocalPod> pods_;
   KernelNumbers numbers_;
+  NodePlace place_;
 };
 
 TEST_F(KernelSyncTest, NumbersAreDenseStableAndNeverZero) {

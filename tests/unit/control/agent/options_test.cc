@@ -20,6 +20,8 @@ TEST(AgentOptions, DefaultsFollowFromTheNode) {
   EXPECT_EQ(options->run_dir, "/run/weft/n1");
   EXPECT_EQ(options->instance(), "n1");
   EXPECT_EQ(options->Path("agent.sock"), "/run/weft/n1/agent.sock");
+  EXPECT_EQ(options->zone, "");
+  EXPECT_EQ(options->service_memory_mib, 16u);
 }
 
 TEST(AgentOptions, TheRunDirNamesTheInstance) {
@@ -40,6 +42,7 @@ TEST(AgentOptions, RefusalsNameTheFlag) {
            {{"--node", "n", "--proxy-uid", "0"}, "--proxy-uid: a number above 0"},
            {{"--node", "n", "--proxy-uid", "12x"}, "--proxy-uid"},
            {{"--node", "n", "--proxy-workers", "65", "--xds-plaintext", "x"}, "at most 64"},
+           {{"--node", "n", "--service-memory", "4097"}, "--service-memory: at most 4096"},
            {{"--node", "n", "--xds-plaintext", "15010"}, "--xds-plaintext: \"15010\" is no"},
            {{"--node", "n", "--xds-plaintext", "10.0.0.1:15010"},
             "--xds-plaintext: \"10.0.0.1:15010\" is not a loopback address"},

@@ -60,7 +60,7 @@ class WhyTest : public testing::Test {
   }
   absl::StatusOr<json> Ask(const WhyRequest& request) {
     snapshot_.Finish();
-    state_ = CompileKernelState(snapshot_, pods_, numbers_);
+    state_ = CompileKernelState(snapshot_, pods_, place_, numbers_);
     const auto ask = [this](const bpf::PolicyQuestion& q) {
       bpf::PolicyAnswer out;
       for (uint32_t i = 0; i < WEFT_LAYERS; ++i) {
@@ -94,6 +94,7 @@ class WhyTest : public testing::Test {
   model::Snapshot snapshot_;
   std::vector<LocalPod> pods_;
   KernelNumbers numbers_;
+  NodePlace place_;
   KernelState state_;
 };
 

@@ -134,8 +134,19 @@ INSTANTIATE_TEST_SUITE_P(
                 "f.yaml:6: spec.ports[0].protocol: expected TCP or UDP, found \"SCTP\""},
         Refusal{"External", Service("spec:\n  type: ExternalName\n"),
                 "f.yaml:5: spec.type: \"ExternalName\" is not supported"},
-        Refusal{"Affinity", Service("spec: {sessionAffinity: ClientIP}\n"),
-                "f.yaml:4: spec.sessionAffinity: \"ClientIP\""},
+        Refusal{"Affinity", Service("spec: {sessionAffinity: Cookie}\n"),
+                "f.yaml:4: spec.sessionAffinity: expected ClientIP or None, found \"Cookie\""},
+        Refusal{"AffinityTime",
+                Service("spec:\n  sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: "
+                        "{timeoutSeconds: 86401}}\n"),
+                "f.yaml:6: spec.sessionAffinityConfig.clientIP.timeoutSeconds: expected a number "
+                "from 1 to 86400"},
+        Refusal{"AffinityTimeOfNone",
+                Service("spec:\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}\n"),
+                "f.yaml:5: spec.sessionAffinityConfig: needs sessionAffinity: ClientIP"},
+        Refusal{"Distribution", Service("spec: {trafficDistribution: PreferFar}\n"),
+                "f.yaml:4: spec.trafficDistribution: expected PreferSameNode, PreferSameZone or "
+                "PreferClose, found \"PreferFar\""},
         Refusal{"Vip", Service("spec: {clusterIP: ten}\n"),
                 "f.yaml:4: spec.clusterIP: \"ten\" is no IP address"},
         Refusal{"SameVip", ServiceYaml("a", "10.96.0.1") + ServiceYaml("b", "10.96.0.1"),
@@ -171,8 +182,12 @@ INSTANTIATE_TEST_SUITE_P(
                 "f.yaml:6: weft.dev/connect-timeout: expected a duration such as 500ms, 10s or "
                 "1m30s, above zero"},
         Refusal{"Policy", Annotated("weft.dev/lb-policy: ring"),
-                "f.yaml:6: weft.dev/lb-policy: expected round_robin, least_request or random, "
-                "found \"ring\""},
+                "f.yaml:6: weft.dev/lb-policy: expected round_robin, least_request, random or "
+                "maglev, found \"ring\""},
+        Refusal{"WorkloadWeight",
+                "apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: {weft.dev/weight: "
+                "\"0\"}}\nspec: {}\n",
+                "f.yaml:3: weft.dev/weight: expected a number from 1 to 1000, found \"0\""},
         Refusal{"RetryOn", Annotated("weft.dev/retry-on: 5xx,sometimes"),
                 "f.yaml:6: weft.dev/retry-on: expected a comma-separated list of 5xx, "
                 "gateway-error, connect-failure, reset, "
