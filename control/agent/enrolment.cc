@@ -238,7 +238,7 @@ void Agent::Publish(Enrolled& workload) {
   out.namespace_name = workload.entry.namespace_name;
   out.name = workload.entry.name;
   out.tenant = "node";
-  out.policy_epoch = workload.policy_epoch;
+  out.policy_epoch = std::max<uint64_t>(workload.policy_epoch, 1);
   xds::CacheBatch batch;
   batch.Put(xds::Encode(out));
   cache_.Apply(std::move(batch));

@@ -201,12 +201,16 @@ absl::StatusOr<std::unique_ptr<ScratchNode>> ScratchNode::Create(const Traces& t
   config.sizes = {.workloads = 4,
                   .addresses = 16,
                   .services = 16,
-                  .backends = 16,
+                  .cells = 256,
+                  .affinities = 16,
                   .policies = 64,
                   .classes = 16,
                   .handovers = 64,
                   .spliced = 64,
-                  .event_bytes = 64 * 1024};
+                  .flows = 64,
+                  .event_bytes = 64 * 1024,
+                  .processes = 64,
+                  .process_rules = 64};
   WEFT_ASSIGN_OR_RETURN(node.kernel_, Kernel::Open(config));
   PolicyState policy;
   for (uint32_t id = 1; id <= 2; ++id) {

@@ -30,6 +30,7 @@ bool EgressPermits::Keep(const model::LocalWorkload& source, int fd) {
 
 Task<Reason> EgressPermits::Ask(std::shared_ptr<const model::LocalWorkload> source,
                                 SocketAddress destination) {
+  if (source->policy_epoch == 0) co_return WEFT_R_NONE;
   if (Find(*source) == nullptr) {
     net::SocketSource::Result taken = co_await sockets_.Take({.kind = net::SocketKind::kTunnel,
                                                               .workload = source->id,

@@ -22,7 +22,8 @@ class EgressPermits final {
   EgressPermits(const EgressPermits&) = delete;
   EgressPermits& operator=(const EgressPermits&) = delete;
 
-  // NONE: `source` may open a stream to `destination`. Waits only for the workload's first socket.
+  // NONE: `source` may open a stream to `destination`, or no kernel programs judge it
+  // (LocalWorkload.policy_epoch). Waits only for the workload's first socket.
   Task<Reason> Ask(std::shared_ptr<const model::LocalWorkload> source, SocketAddress destination);
   // The same for a stream that Ask allowed, as policy is now. A workload that has left has nobody
   // to ask for and is not denied: its connections are being drained.

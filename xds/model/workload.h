@@ -94,7 +94,8 @@ struct LocalWorkload {
   std::string identity;
   std::vector<IpAddress> addresses;
   std::string namespace_name, name, tenant;
-  uint64_t policy_epoch = 0;  // differs: the kernel's network policy of the workload has changed
+  // Differs: the kernel's network policy of the workload has changed. 0: the kernel has none.
+  uint64_t policy_epoch = 0;
   bool operator==(const LocalWorkload&) const = default;
 };
 

@@ -238,16 +238,20 @@ bool AuthorizationAllows(const World& world, const Subject& subject, const Subje
 bool WalkAllows(const World& world, const Compiled& compiled, const Ask& ask) {
   const Subject* source = SubjectAt(world, ask.source);
   const Subject* destination = SubjectAt(world, ask.destination);
+  // Network policy does not keep a workload from itself.
+  const bool itself = source != nullptr && source == destination;
+  if (itself && ask.protocol != WEFT_PROTOCOL_TCP) return true;
   if ((source != nullptr && source->uid.empty()) ||
       (destination != nullptr && destination->uid.empty())) {
     return false;
   }
-  if (source != nullptr &&
+  if (source != nullptr && !itself &&
       !NetworkAllows(world, *source, true, ask.destination, ask.protocol, ask.port)) {
     return false;
   }
   if (destination == nullptr) return true;
-  if (!NetworkAllows(world, *destination, false, ask.source, ask.protocol, ask.port)) return false;
+  if (!itself && !NetworkAllows(world, *destination, false, ask.source, ask.protocol, ask.port))
+    return false;
   if (source == nullptr || ask.protocol != WEFT_PROTOCOL_TCP ||
       compiled.left_to_the_proxy.contains(destination->id)) {
     return true;

@@ -183,6 +183,18 @@ TEST_F(TwoNodes, ANetworkPolicyThatChangesWhileAStreamOpensHolds) {
   EXPECT_EQ(ConnectFromA(app.address()).reason, WEFT_R_POLICY_DENIED);
 }
 
+// A proxy that no agent with kernel programs looks after.
+TEST_F(TwoNodes, WithoutKernelProgramsNobodyIsAsked) {
+  App& app = StartApp(b_.ip);
+  auto unjudged = std::make_shared<model::LocalWorkload>(*a_.local);
+  unjudged->policy_epoch = 0;
+  a_.local = unjudged;
+  Publish();
+  a_.sockets.denied = {app.address()};
+  EXPECT_NE(ConnectFromA(app.address()).stream, nullptr);
+  EXPECT_EQ(a_.state.permits.size(), 0u);
+}
+
 TEST_F(TwoNodes, TheSocketToAskWithGoesWithItsWorkload) {
   App& app = StartApp(b_.ip);
   ConnectResult open = ConnectFromA(app.address());

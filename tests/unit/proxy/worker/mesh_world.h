@@ -118,6 +118,7 @@ struct TestNode {
     workload->addresses = {ip};
     workload->namespace_name = "prod";
     workload->name = "pod-" + std::to_string(id);
+    workload->policy_epoch = 1;
     local = workload;
   }
   SocketAddress At(uint16_t port) const { return {ip, port}; }
