@@ -50,11 +50,12 @@ static __always_inline int weft_pick_with_affinity(struct weft_throw *ask,
 	return weft_throw_ring(ask, pool, NULL, weft_cell_in_map, pick);
 }
 
-/* An endpoint of an L4 service; `picked` stays zero if it has none. */
-static __always_inline void weft_pick_backend(const struct weft_service *service,
-					      const struct weft_workload *workload,
-					      const struct weft_addr *asked,
-					      struct weft_addr *picked)
+/* An endpoint of an L4 service; `picked` stays zero if it has none. A frame of its own, for the
+ * stack. */
+static __attribute__((noinline)) void weft_pick_backend(const struct weft_service *service,
+							const struct weft_workload *workload,
+							const struct weft_addr *asked,
+							struct weft_addr *picked)
 {
 	struct weft_affinity_key key = {};
 	const struct weft_pool *pool;
