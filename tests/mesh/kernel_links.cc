@@ -69,6 +69,10 @@ std::string HookOf(const bpf_link_info& link, const std::string& program) {
   if (link.type == BPF_LINK_TYPE_NETNS) {
     return absl::StrCat("netns ", link.netns.netns_ino, " attach ", link.netns.attach_type);
   }
+  // The guards. All host ends of a node are in one netns, so their numbers differ.
+  if (link.type == BPF_LINK_TYPE_TCX) {
+    return absl::StrCat("interface ", link.tcx.ifindex, " attach ", link.tcx.attach_type);
+  }
   return absl::StrCat("link type ", link.type, " of ", program);
 }
 
