@@ -35,13 +35,6 @@ __attribute__((noinline)) int weft_find_says_in_map(const struct weft_policy_key
 	return weft_says_at(bpf_map_lookup_elem(&weft_policy, key), epoch, out);
 }
 
-static __always_inline int weft_find_says_entry(void *maps, const struct weft_policy_key *key,
-						__u64 epoch, struct weft_says *out)
-{
-	(void)maps;
-	return weft_find_says_in_map(key, epoch, out);
-}
-
 static __always_inline const struct weft_subject *weft_find_subject_entry(void *maps,
 									  __u32 workload)
 {
@@ -87,7 +80,7 @@ __attribute__((noinline)) int weft_permit(const struct weft_ends_of *ends,
 	if (q.layers & 1u << WEFT_LAYER_EGRESS)
 		q.destination_class =
 			weft_class_of(ends->destination.ip, q.destination_subject, q.epoch, &known);
-	weft_judge(&q, NULL, weft_find_says_entry, weft_find_subject_entry, answer);
+	weft_judge(&q, NULL, NULL, weft_find_subject_entry, answer);
 	if (!known && answer->allowed) {
 		answer->allowed = 0;
 		answer->by_default = 1;

@@ -85,10 +85,91 @@ static __always_inline void weft_fill_key(struct weft_policy_key *key, __u32 cla
 	key->protocol = length < WEFT_LENGTH_ANY ? protocol : (__u8)WEFT_PROTOCOL_ANY;
 }
 
-/* The i-th step of the search: longest prefix first, every protocol last. */
-static __always_inline int weft_length_at(int step)
+/* The next length of the search: longest prefix first, every protocol last. `left` is not 0. */
+static __always_inline int weft_next_length(__u32 left)
 {
-	return step < WEFT_LENGTH_ANY ? 16 - step : WEFT_LENGTH_ANY;
+	__u32 prefixes = left & ((1u << WEFT_LENGTH_ANY) - 1);
+	int length = 0;
+
+	if (!prefixes)
+		return WEFT_LENGTH_ANY;
+	if (prefixes >> 16)
+		return 16;
+	if (prefixes >> 8) {
+		length += 8;
+		prefixes >>= 8;
+	}
+	if (prefixes >> 4) {
+		length += 4;
+		prefixes >>= 4;
+	}
+	if (prefixes >> 2) {
+		length += 2;
+		prefixes >>= 2;
+	}
+	return length + (prefixes >> 1);
+}
+
+/* The search through one layer. In the kernel a loop that the verifier looks at once (bpf_loop),
+ * with the lookup called by name, because it cannot be called by address there. */
+struct weft_search {
+	struct weft_policy_key key;
+	struct weft_says mine, others;
+	__u64 epoch;
+	void *maps;
+	weft_find_says find;
+	__u32 left; /* lengths that have not been looked at */
+	__u32 class_number;
+	__u16 port;
+	__u8 protocol;
+	__u8 mine_found, others_found;
+};
+
+#ifdef __bpf__
+int weft_find_says_in_map(const struct weft_policy_key *key, __u64 epoch, struct weft_says *out);
+#define WEFT_FIND_SAYS(s, out)        weft_find_says_in_map(&(s)->key, (s)->epoch, out)
+#define WEFT_REPEAT(n, step, context) bpf_loop(n, step, context, 0)
+#else
+#define WEFT_FIND_SAYS(s, out) (s)->find((s)->maps, &(s)->key, (s)->epoch, out)
+#define WEFT_REPEAT(n, step, context)                                \
+	for (__u32 i_ = 0; i_ < (n) && !(step)(i_, context); ++i_) { \
+	}
+#endif
+
+/* Looks at one length. 1: the search is over. In the kernel a global function, which the verifier
+ * looks at once, whatever is in *s. */
+#ifdef __bpf__
+__attribute__((noinline))
+#else
+static
+#endif
+int weft_search_next(struct weft_search *s)
+{
+	int length;
+
+	if (!s || !s->left || (s->mine_found && s->others_found))
+		return 1;
+	length = weft_next_length(s->left);
+	s->left &= ~(1u << length);
+	if (!s->mine_found) {
+		weft_fill_key(&s->key, s->class_number, s->port, s->protocol, length);
+		s->mine_found = WEFT_FIND_SAYS(s, &s->mine);
+	}
+	if (!s->others_found) {
+		weft_fill_key(&s->key, WEFT_CLASS_ANY, s->port, s->protocol, length);
+		s->others_found = WEFT_FIND_SAYS(s, &s->others);
+	}
+	return 0;
+}
+
+static long weft_search_step(__u32 index, void *context)
+{
+	int over = weft_search_next((struct weft_search *)context);
+
+	(void)index;
+	/* The compiler knows that it is 0 or 1, the verifier does not. */
+	asm volatile("" : "+r"(over));
+	return over ? 1 : 0;
 }
 
 /* One layer: the first entry of the class and the first of everybody say what their policies say;
@@ -98,41 +179,32 @@ static __always_inline void weft_judge_layer(const struct weft_question *q, __u3
 					     const struct weft_layer_state *state, void *maps,
 					     weft_find_says find, struct weft_answer *out)
 {
-	struct weft_says mine = {0}, others = {0};
-	struct weft_policy_key key = {0};
-	__u32 lengths = state->lengths;
-	int mine_found = 0, others_found = 0;
-	int step, length;
+	struct weft_search s = {0};
+	__u32 says;
 
-	key.subject = subject;
-	key.layer = layer;
-	for (step = 0; step <= WEFT_LENGTH_ANY; ++step) {
-		length = weft_length_at(step);
-		if (!(lengths >> length & 1))
-			continue;
-		if (!mine_found) {
-			weft_fill_key(&key, class_number, q->port, q->protocol, length);
-			mine_found = find(maps, &key, q->epoch, &mine);
-		}
-		if (!others_found) {
-			weft_fill_key(&key, WEFT_CLASS_ANY, q->port, q->protocol, length);
-			others_found = find(maps, &key, q->epoch, &others);
-		}
-		if (mine_found && others_found)
-			break;
-	}
-	if (mine.says & WEFT_SAYS_AUDIT)
-		out->audit = mine.audit;
-	else if (others.says & WEFT_SAYS_AUDIT)
-		out->audit = others.audit;
+	s.key.subject = subject;
+	s.key.layer = layer;
+	s.epoch = q->epoch;
+	s.maps = maps;
+	s.find = find;
+	s.left = state->lengths;
+	s.class_number = class_number;
+	s.port = q->port;
+	s.protocol = q->protocol;
+	WEFT_REPEAT(WEFT_LENGTH_ANY + 1, weft_search_step, &s);
+	says = s.mine.says | s.others.says;
+	if (s.mine.says & WEFT_SAYS_AUDIT)
+		out->audit = s.mine.audit;
+	else if (s.others.says & WEFT_SAYS_AUDIT)
+		out->audit = s.others.audit;
 	out->layer = layer;
 	out->by_default = 0;
-	if ((mine.says | others.says) & WEFT_SAYS_DENY) {
+	if (says & WEFT_SAYS_DENY) {
 		out->allowed = 0;
-		out->rule = mine.says & WEFT_SAYS_DENY ? mine.rule : others.rule;
-	} else if ((mine.says | others.says) & WEFT_SAYS_ALLOW) {
+		out->rule = s.mine.says & WEFT_SAYS_DENY ? s.mine.rule : s.others.rule;
+	} else if (says & WEFT_SAYS_ALLOW) {
 		out->allowed = 1;
-		out->rule = mine.says & WEFT_SAYS_ALLOW ? mine.rule : others.rule;
+		out->rule = s.mine.says & WEFT_SAYS_ALLOW ? s.mine.rule : s.others.rule;
 	} else {
 		out->allowed = !!(state->says & WEFT_SAYS_ALLOW);
 		out->rule = state->rule;
