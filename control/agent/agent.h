@@ -25,6 +25,7 @@
 #include "control/agent/why.h"
 #include "control/agent/workload_entry.h"
 #include "control/bpf/loader.h"
+#include "control/bpf/pins.h"
 #include "proxy/ipc/local_http.h"
 #include "proxy/ipc/sockets_control.h"
 #include "proxy/net/listen.h"
@@ -54,7 +55,7 @@ class Agent final {
     std::string source;  // file it came from; empty: the API
     LocalPod pod;
     int netns_fd = -1;
-    bool published = false;  // LocalWorkload is in the cache
+    bool published = false;     // LocalWorkload is in the cache
     uint64_t policy_epoch = 0;  // see there
     State state = State::kWaitsForControl;
     std::string error;
@@ -98,7 +99,9 @@ class Agent final {
 
   // enrolment.cc
   absl::Status Enrol(const WorkloadEntry& entry, const std::string& source);
-  absl::Status EnrolSteps(Enrolled& workload);
+  // Also of what is enrolled already, with an entry that has changed. Takes `netns`.
+  absl::Status EnrolSteps(Enrolled& workload, bpf::UniqueFd netns, uint64_t netns_cookie);
+  void ReleaseIdentity(const std::string& identity);
   absl::Status GuardStep(Enrolled& workload);
   absl::Status Remove(const std::string& key);
   void ChooseNumbers(Enrolled& workload, uint64_t netns_cookie);

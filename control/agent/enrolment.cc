@@ -50,20 +50,23 @@ void Agent::ChooseNumbers(Enrolled& workload, uint64_t netns_cookie) {
   workload.pod.generation = next_generation_++;
 }
 
-absl::Status Agent::EnrolSteps(Enrolled& workload) {
-  WEFT_ASSIGN_OR_RETURN(workload.netns_fd, OpenNetns(workload.entry));
-  WEFT_ASSIGN_OR_RETURN(const uint64_t cookie, bpf::NetnsCookie(workload.netns_fd));
+absl::Status Agent::EnrolSteps(Enrolled& workload, bpf::UniqueFd netns, uint64_t cookie) {
   for (const auto& [key, other] : workloads_) {
     if (&other != &workload && other.pod.netns_cookie == cookie) {
       return absl::AlreadyExistsError(workload.entry.Key() + ": its network namespace is that of " +
                                       key);
     }
   }
+  if (workload.netns_fd >= 0) close(workload.netns_fd);
+  workload.netns_fd = netns.release();
+  const bool in_place = workload.pod.netns_cookie == cookie;
+  const bool proxy_ready = workload.pod.proxy_ready;
   workload.pod.netns_cookie = cookie;
   workload.pod.identity = workload.identity;
   workload.pod.addresses = workload.entry.addresses;
   workload.pod.splice = workload.entry.splice;
   ChooseNumbers(workload, cookie);
+  if (in_place) workload.pod.proxy_ready = proxy_ready;
   // Until the control plane has spoken there is no policy of it in the kernel, so it may do
   // nothing; what an earlier agent had decided stays.
   uint32_t flags = 0;
@@ -121,24 +124,49 @@ absl::Status Agent::Enrol(const WorkloadEntry& entry, const std::string& source)
           key + " is already enrolled by " +
           (found->second.source.empty() ? "POST /workloads" : found->second.source));
     }
-    WEFT_RETURN_IF_ERROR(Remove(key));
+  }
+  // What cannot be enrolled as it says now leaves what was enrolled before as it is.
+  absl::StatusOr<int> netns = OpenNetns(entry);
+  bpf::UniqueFd netns_fd(netns.ok() ? *netns : -1);
+  absl::StatusOr<uint64_t> cookie =
+      netns.ok() ? bpf::NetnsCookie(netns_fd.get()) : absl::StatusOr<uint64_t>(netns.status());
+  if (found != workloads_.end()) {
+    const bool enrolled = found->second.pod.netns_cookie != 0;
+    if (enrolled && !cookie.ok()) return cookie.status();
+    // The same namespace is changed in place: without a moment in which it is not in the mesh.
+    if (!enrolled || found->second.pod.netns_cookie != *cookie) WEFT_RETURN_IF_ERROR(Remove(key));
   }
   Enrolled& workload = workloads_[key];
+  const std::string identity_before =
+      std::exchange(workload.identity, entry.Identity(options_.trust_domain));
   workload.entry = entry;
   workload.source = source;
-  workload.identity = entry.Identity(options_.trust_domain);
-  const absl::Status status = EnrolSteps(workload);
+  const absl::Status status =
+      cookie.ok() ? EnrolSteps(workload, std::move(netns_fd), *cookie) : cookie.status();
+  if (!identity_before.empty()) ReleaseIdentity(identity_before);
   if (!status.ok()) {
     workload.error = std::string(status.message());
     LogError("a workload was not enrolled", {{"workload", key}, {"error", workload.error}});
     return status;
   }
+  if (workload.published) Publish(workload);
   LogInfo("enrolled", {{"workload", key},
                        {"id", std::to_string(workload.pod.id)},
                        {"identity", workload.identity},
                        {"splice", std::string(SpliceModeName(entry.splice))}});
   Reconcile();
   return absl::OkStatus();
+}
+
+// Its certificate goes once no workload has it.
+void Agent::ReleaseIdentity(const std::string& identity) {
+  const bool still_used = std::ranges::any_of(
+      workloads_, [&](const auto& item) { return item.second.identity == identity; });
+  if (!certificates_ || still_used) return;
+  certificates_->Unwant(identity);
+  xds::CacheBatch batch;
+  batch.Remove(xds::kCertificateType, identity);
+  cache_.Apply(std::move(batch));
 }
 
 absl::Status Agent::Remove(const std::string& key) {
@@ -155,14 +183,7 @@ absl::Status Agent::Remove(const std::string& key) {
     synced_ = {};
   }
   if (workload.netns_fd >= 0) close(workload.netns_fd);
-  const bool still_used = std::ranges::any_of(
-      workloads_, [&](const auto& item) { return item.second.identity == workload.identity; });
-  if (certificates_ && !still_used) {
-    certificates_->Unwant(workload.identity);
-    xds::CacheBatch batch;
-    batch.Remove(xds::kCertificateType, workload.identity);
-    cache_.Apply(std::move(batch));
-  }
+  ReleaseIdentity(workload.identity);
   LogInfo("released", {{"workload", key}});
   Reconcile();
   return status;

@@ -26,8 +26,8 @@ struct EventNames {
 };
 
 // One JSON object without a newline: time, kind, reason, meaning, refused, verdict, source,
-// destination, and where known picked, rule, process, pid, binary, maker, sent_bytes, received_bytes. `wall_minus_monotonic_ns`
-// turns the event's clock into a date.
+// destination, and where known picked, rule, process, pid, binary, maker, sent_bytes,
+// received_bytes. `wall_minus_monotonic_ns` turns the event's clock into a date.
 std::string FormatEvent(const weft_event& event, const EventNames& names,
                         int64_t wall_minus_monotonic_ns);
 // The same of exec() and the end of a process: kind, pod, pid, uid, binary, arguments, parents, ...
