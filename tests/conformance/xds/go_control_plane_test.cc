@@ -222,10 +222,10 @@ TEST_P(GoControlPlaneTest, ChangesOfAllTypesAndARefusalAndItsRepair) {
 
   // One of two clusters is bad: it alone is refused, and the server reads why.
   Publish("v4", {ClusterJson("a", R"(,"connectTimeout":"9s")"),
-                 ClusterJson("b", R"(,"lbPolicy":"MAGLEV")"), EndpointsJson("a", "10.0.0.2"),
+                 ClusterJson("b", R"(,"lbPolicy":"RING_HASH")"), EndpointsJson("a", "10.0.0.2"),
                  EndpointsJson("b", "10.0.0.3"), ListenerJson("l"), RoutesJson("b")});
   ASSERT_TRUE(Until([&] {
-    return server_->Says(R"("error":"cluster b: lb_policy: MAGLEV is not supported")");
+    return server_->Says(R"("error":"cluster b: lb_policy: RING_HASH is not supported")");
   })) << server_->Said();
   ASSERT_TRUE(
       Until([&] { return snapshot_->clusters.at("a")->connect_timeout == milliseconds(9000); }));
