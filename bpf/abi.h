@@ -24,6 +24,7 @@
 #define WEFT_PORT_INBOUND  15006
 #define WEFT_PORT_HBONE    15008
 #define WEFT_PORT_DNS      15053
+#define WEFT_PORT_RESOLVER 53 /* of others: what WEFT_PORT_DNS answers for */
 
 /* Private socket option level and names ("WEFT"). Answered only for sockets of the agent whose
  * programs are attached to the cgroup of weft-sockets, and only if the socket carries that agent's
@@ -121,6 +122,13 @@ WEFT_SIZE(struct weft_workload, 48);
 	     */
 #define WEFT_WL_SPLICE_AUTO \
 	128u /* weft.dev/splice: auto, beside WEFT_WL_SPLICE: only binaries that were learned */
+
+/* weft_resolvers: the resolvers of enrolled workloads. Written by the agent with the workload. */
+struct weft_resolver_key {
+	__u64 netns_cookie;
+	__u8 ip[16];
+};
+WEFT_SIZE(struct weft_resolver_key, 24);
 
 /* weft_addrs: 16-byte address -> who has it. Written by the agent, from the workload API. */
 struct weft_peer {

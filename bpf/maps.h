@@ -20,6 +20,17 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } weft_workloads SEC(".maps");
 
+/* Resolvers whose port 53 the proxy answers in a workload's place. The agent, with the workload;
+ * gone at its release. Full: the enrolment fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct weft_resolver_key);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} weft_resolvers SEC(".maps");
+
 /* Address -> workload. The agent, from the workload API. Full: the update fails; an unknown address
  * goes to the proxy. */
 struct {
@@ -460,6 +471,15 @@ static __always_inline struct weft_moves *weft_my_moves(void)
 static __always_inline struct weft_workload *weft_workload_of(__u64 netns_cookie)
 {
 	return bpf_map_lookup_elem(&weft_workloads, &netns_cookie);
+}
+
+static __always_inline int weft_has_resolver(__u64 netns_cookie, const __u8 *ip)
+{
+	struct weft_resolver_key key = {};
+
+	key.netns_cookie = netns_cookie;
+	__builtin_memcpy(key.ip, ip, sizeof(key.ip));
+	return !!bpf_map_lookup_elem(&weft_resolvers, &key);
 }
 
 static __always_inline struct weft_peer *weft_peer_of(const struct weft_addr *addr)

@@ -127,6 +127,23 @@ static __always_inline struct weft_decision weft_decide(const struct weft_facts 
 	return decision;
 }
 
+/* A resolver's port: worth a look whether it is one of the workload's own. */
+static __always_inline int weft_may_be_dns(__be16 port_be)
+{
+	return port_be == WEFT_HTONS(WEFT_PORT_RESOLVER);
+}
+
+/* Whether what is sent to port 53 of `ip` goes to the pod's own address, WEFT_PORT_DNS.
+ * `is_resolver`: it is one of the workload's. Without a proxy nobody would answer; a pod without an
+ * address of that family has no way there anyway. */
+static __always_inline int weft_captures_dns(const struct weft_workload *workload, const __u8 *ip,
+					     int is_resolver)
+{
+	return is_resolver && (workload->flags & WEFT_WL_PROXY_READY) &&
+	       !weft_is_own(workload, ip) && !weft_ip_is_loopback(ip) &&
+	       !weft_ip_is_zero(weft_ip_is_v4(ip) ? workload->ipv4 : workload->ipv6);
+}
+
 /* Which layers of policy must allow a connection that goes that way, by bits of enum weft_layer.
  * Behind an L7 service the proxy picks the endpoint: its own sockets are asked then. */
 static __always_inline __u32 weft_layers_asked(const struct weft_facts *facts, __u32 action)

@@ -14,6 +14,7 @@
 #include "bpf/event.h"
 #include "bpf/judge.h"
 #include "bpf/processes.h"
+#include "bpf/sockops/dns.h"
 #include "bpf/verdict.h"
 
 #define WEFT_IPPROTO_TCP      6
@@ -119,12 +120,33 @@ static __attribute__((noinline)) void weft_police_process(struct weft_call *call
 	}
 }
 
+static __always_inline void weft_to_own(struct weft_call *call,
+					const struct weft_workload *workload, __u16 port)
+{
+	__builtin_memcpy(call->target.ip,
+			 weft_ip_is_v4(call->asked.ip) ? workload->ipv4 : workload->ipv6,
+			 sizeof(call->target.ip));
+	call->target.port_be = WEFT_HTONS(port);
+}
+
 static __always_inline void weft_look_up(struct weft_call *call,
 					 const struct weft_workload *workload)
 {
 	struct weft_facts facts = {};
 	struct weft_ends_of ends = {};
 
+	/* TCP to the pod's own resolver. The proxy asks policy for what it forwards. */
+	if (weft_may_be_dns(call->asked.port_be) &&
+	    weft_captures_dns(workload, call->asked.ip,
+			      weft_has_resolver(call->netns_cookie, call->asked.ip))) {
+		call->decision.action = WEFT_ACT_PROXY;
+		call->decision.reason = WEFT_R_PROXIED;
+		call->target = call->asked;
+		weft_police_process(call, workload, NULL);
+		if (call->decision.action == WEFT_ACT_PROXY)
+			weft_to_own(call, workload, WEFT_PORT_DNS);
+		return;
+	}
 	facts.asked = &call->asked;
 	facts.workload = workload;
 	facts.service = bpf_map_lookup_elem(&weft_services, &call->asked);
@@ -149,12 +171,8 @@ static __always_inline void weft_look_up(struct weft_call *call,
 		weft_police(call, &ends);
 	}
 	weft_police_process(call, workload, facts.service);
-	if (call->decision.action == WEFT_ACT_PROXY) {
-		__builtin_memcpy(call->target.ip,
-				 weft_ip_is_v4(call->asked.ip) ? workload->ipv4 : workload->ipv6,
-				 sizeof(call->target.ip));
-		call->target.port_be = WEFT_HTONS(WEFT_PORT_OUTBOUND);
-	}
+	if (call->decision.action == WEFT_ACT_PROXY)
+		weft_to_own(call, workload, WEFT_PORT_OUTBOUND);
 }
 
 static __always_inline void weft_report_as(const struct weft_call *call,
@@ -320,6 +338,8 @@ int weft_connect4(struct bpf_sock_addr *ctx)
 {
 	struct weft_call call = {};
 
+	if (ctx->protocol == WEFT_IPPROTO_UDP)
+		return weft_dns_asks4(ctx, 1);
 	weft_addr_v4(&call.asked, ctx->user_ip4, (__be16)ctx->user_port);
 	weft_decide_call(ctx, &call);
 	if (weft_redirects(&call)) {
@@ -334,6 +354,8 @@ int weft_connect6(struct bpf_sock_addr *ctx)
 {
 	struct weft_call call = {};
 
+	if (ctx->protocol == WEFT_IPPROTO_UDP)
+		return weft_dns_asks6(ctx, 1);
 	weft_addr_v6(&call.asked, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
 		     ctx->user_ip6[3], (__be16)ctx->user_port);
 	weft_decide_call(ctx, &call);

@@ -2,7 +2,8 @@
 /* Who may reach an app: decides every SYN that arrives in one workload's netns, with its
  * destination left as it is. Own addresses and loopback, or announced by our own sockops (an
  * admission): to whoever listens. 15008: our HBONE listener. Anything else: our plaintext listener,
- * 15006, where the proxy applies policy. Hook: sk_lookup, one instance per workload; the cookie
+ * 15006, where the proxy applies policy. UDP is not ours but for port 15053, which answers the pod
+ * itself alone. Hook: sk_lookup, one instance per workload; the cookie
  * helper is refused here, hence .rodata. Fails closed: without a listener of ours, or without the
  * workload's entry, the SYN is dropped; never to the app. */
 #include <linux/bpf.h>
@@ -12,6 +13,7 @@
 #include "bpf/verdict.h"
 
 #define WEFT_IPPROTO_TCP 6
+#define WEFT_IPPROTO_UDP 17
 #define WEFT_AF_INET     2
 
 char LICENSE[] SEC("license") = "GPL";
@@ -100,7 +102,8 @@ int weft_inbound(struct bpf_sk_lookup *ctx)
 	struct weft_workload *workload;
 	struct weft_handover *given;
 
-	if (ctx->protocol != WEFT_IPPROTO_TCP)
+	if (ctx->protocol != WEFT_IPPROTO_TCP &&
+	    !(ctx->protocol == WEFT_IPPROTO_UDP && ctx->local_port == WEFT_PORT_DNS))
 		return SK_PASS;
 	key.netns_cookie = cfg_netns_cookie;
 	weft_flow_of(ctx, &key.flow);

@@ -65,6 +65,7 @@ absl::Status Agent::EnrolSteps(Enrolled& workload, bpf::UniqueFd netns, uint64_t
   workload.pod.identity = workload.identity;
   workload.pod.addresses = workload.entry.addresses;
   workload.pod.splice = workload.entry.splice;
+  workload.pod.resolvers = workload.entry.resolvers;
   ChooseNumbers(workload, cookie);
   if (in_place) workload.pod.proxy_ready = proxy_ready;
   // Until the control plane has spoken there is no policy of it in the kernel, so it may do
@@ -77,7 +78,8 @@ absl::Status Agent::EnrolSteps(Enrolled& workload, bpf::UniqueFd netns, uint64_t
                        .generation = workload.pod.generation,
                        .identity = numbers_.identities.Of(workload.identity),
                        .flags = flags,
-                       .addresses = workload.pod.addresses};
+                       .addresses = workload.pod.addresses,
+                       .resolvers = workload.pod.resolvers};
   SaveNumbers();
   auto attached = kernel_->AttachWorkload(workload.netns_fd, ToConfig(entry));
   if (!attached.ok()) return Annotate(attached.status(), workload.entry.Key());
@@ -256,6 +258,7 @@ void Agent::Publish(Enrolled& workload) {
   out.generation = workload.pod.generation;
   out.identity = workload.identity;
   out.addresses = workload.pod.addresses;
+  out.resolvers = workload.pod.resolvers;
   out.namespace_name = workload.entry.namespace_name;
   out.name = workload.entry.name;
   out.tenant = "node";

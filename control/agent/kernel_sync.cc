@@ -95,7 +95,8 @@ KernelState CompileKernelState(const model::Snapshot& snapshot, const std::vecto
   for (const LocalPod& pod : pods) {
     const uint32_t identity = numbers.identities.Of(pod.identity);
     const uint32_t flags = FlagsOf(pod, policy);
-    state.workloads[pod.netns_cookie] = {pod.id, pod.generation, identity, flags, pod.addresses};
+    state.workloads[pod.netns_cookie] = {pod.id, pod.generation, identity,
+                                         flags,  pod.addresses,  pod.resolvers};
     for (const IpAddress& address : pod.addresses) {
       state.peers[address] = {pod.netns_cookie, pod.id, identity, WEFT_PEER_HBONE, flags};
     }

@@ -44,12 +44,13 @@ struct LocalPod {
   std::vector<IpAddress> addresses;
   SpliceMode splice = SpliceMode::kOff;
   bool proxy_ready = false;
+  std::vector<IpAddress> resolvers;
   bool operator==(const LocalPod&) const = default;
 };
 
 struct KernelWorkload {
   uint32_t id = 0, generation = 0, identity = 0, flags = 0;
-  std::vector<IpAddress> addresses;
+  std::vector<IpAddress> addresses, resolvers;
   bool operator==(const KernelWorkload&) const = default;
 };
 struct KernelPeer {

@@ -9,7 +9,8 @@ bpf::WorkloadConfig ToConfig(const KernelWorkload& workload) {
   bpf::WorkloadConfig out{.id = workload.id,
                           .generation = workload.generation,
                           .identity = workload.identity,
-                          .flags = workload.flags};
+                          .flags = workload.flags,
+                          .resolvers = workload.resolvers};
   for (const IpAddress& address : workload.addresses) {
     auto& slot = address.is_v4() ? out.ipv4 : out.ipv6;
     if (!slot) slot = address;

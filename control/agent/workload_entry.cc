@@ -35,21 +35,25 @@ absl::Status ReadMap(const YAML::Node& node, const std::string& where,
   return absl::OkStatus();
 }
 
-absl::Status ReadAddresses(const YAML::Node& node, const std::string& where, WorkloadEntry* out) {
-  if (!node.IsSequence()) return Bad(where, "addresses: a list is needed");
+constexpr size_t kMaxResolvers = 3;  // as many as resolv.conf takes (MAXNS)
+
+absl::Status ReadAddresses(const YAML::Node& node, const std::string& name,
+                           const std::string& where, std::vector<IpAddress>* out) {
+  if (!node.IsSequence()) return Bad(where, name + ": a list is needed");
   for (const YAML::Node& item : node) {
     const auto address = item.IsScalar() ? IpAddress::Parse(item.Scalar()) : std::nullopt;
     if (!address || address->is_loopback() || address->is_unspecified()) {
-      return Bad(where, "addresses: not a usable IP address: " + YAML::Dump(item));
+      return Bad(where, name + ": not a usable IP address: " + YAML::Dump(item));
     }
-    out->addresses.push_back(*address);
+    out->push_back(*address);
   }
   return absl::OkStatus();
 }
 
 absl::Status ReadField(const std::string& name, const YAML::Node& value, const std::string& where,
                        WorkloadEntry* out) {
-  if (name == "addresses") return ReadAddresses(value, where, out);
+  if (name == "addresses") return ReadAddresses(value, name, where, &out->addresses);
+  if (name == "resolvers") return ReadAddresses(value, name, where, &out->resolvers);
   if (name == "labels") return ReadMap(value, where, &out->labels);
   if (name == "annotations") return ReadMap(value, where, &out->annotations);
   std::string* target = name == "name"             ? &out->name
@@ -67,6 +71,18 @@ bool IsDnsLabel(const std::string& text) {
   return !text.empty() && text.size() <= 253 && std::ranges::all_of(text, [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.';
   });
+}
+
+absl::Status CheckResolvers(const std::string& source, const WorkloadEntry& e) {
+  if (e.resolvers.size() > kMaxResolvers) {
+    return Bad(source, absl::StrCat("resolvers: at most ", kMaxResolvers, ", as in resolv.conf"));
+  }
+  for (const IpAddress& resolver : e.resolvers) {
+    if (std::ranges::count(e.addresses, resolver) > 0) {
+      return Bad(source, "resolvers: " + resolver.ToString() + " is the workload itself");
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckEntry(const std::string& source, WorkloadEntry* e) {
@@ -89,6 +105,7 @@ absl::Status CheckEntry(const std::string& source, WorkloadEntry* e) {
     return Bad(source, "weft.dev/guard: on or cooperative, not \"" + guard->second + "\"");
   }
   e->cooperative = guard != e->annotations.end() && guard->second == "cooperative";
+  WEFT_RETURN_IF_ERROR(CheckResolvers(source, *e));
   auto splice = e->annotations.find("weft.dev/splice");
   if (splice == e->annotations.end()) return absl::OkStatus();
   // yaml-cpp keeps the text, so an unquoted on or off arrives as it was written.

@@ -21,6 +21,9 @@ struct WorkloadEntry {
   std::string name, namespace_name, service_account;
   std::string netns;  // path, e.g. /run/netns/client
   std::vector<IpAddress> addresses;
+  // Those of its resolv.conf: DNS to port 53 of them is answered by the mesh or forwarded. Empty:
+  // DNS is left alone.
+  std::vector<IpAddress> resolvers;
   std::map<std::string, std::string> labels, annotations;
   // Annotation weft.dev/guard: cooperative (default on). Accepted where it cannot be guarded: it is
   // in the mesh as long as it wants to be.

@@ -30,14 +30,23 @@ std::vector<uint64_t> SumPerCpu(const UniqueFd& map, uint32_t index, size_t coun
 absl::StatusOr<KernelMaps> KernelMaps::Open(const PinPaths& paths) {
   KernelMaps maps;
   const std::pair<const char*, UniqueFd*> wanted[] = {
-      {"weft_workloads", &maps.workloads}, {"weft_addrs", &maps.addresses},
-      {"weft_services", &maps.services},   {"weft_pools", &maps.pools},
-      {"weft_cells", &maps.cells},         {"weft_handovers", &maps.handovers},
-      {"weft_servers", &maps.servers},     {"weft_splice", &maps.splice},
-      {"weft_clients", &maps.clients},     {"weft_config", &maps.config},
-      {"weft_counters", &maps.counters},   {"weft_moves", &maps.moves},
-      {"weft_events", &maps.events},       {"weft_proc_events", &maps.process_events},
-      {"weft_learned", &maps.binaries},    {"weft_port_bins", &maps.port_binaries},
+      {"weft_workloads", &maps.workloads},
+      {"weft_addrs", &maps.addresses},
+      {"weft_services", &maps.services},
+      {"weft_pools", &maps.pools},
+      {"weft_cells", &maps.cells},
+      {"weft_handovers", &maps.handovers},
+      {"weft_resolvers", &maps.resolvers},
+      {"weft_servers", &maps.servers},
+      {"weft_splice", &maps.splice},
+      {"weft_clients", &maps.clients},
+      {"weft_config", &maps.config},
+      {"weft_counters", &maps.counters},
+      {"weft_moves", &maps.moves},
+      {"weft_events", &maps.events},
+      {"weft_proc_events", &maps.process_events},
+      {"weft_learned", &maps.binaries},
+      {"weft_port_bins", &maps.port_binaries},
   };
   for (const auto& [name, fd] : wanted) {
     WEFT_ASSIGN_OR_RETURN(*fd, OpenPinnedMap(paths, name));

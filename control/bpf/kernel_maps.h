@@ -54,8 +54,8 @@ absl::Status GracePeriod();
 std::vector<uint64_t> SumPerCpu(const UniqueFd& map, uint32_t index, size_t counters);
 
 struct KernelMaps {
-  UniqueFd workloads, addresses, services, pools, cells, handovers, servers, clients, splice,
-      binaries, port_binaries, config, counters, moves, events, process_events;
+  UniqueFd workloads, resolvers, addresses, services, pools, cells, handovers, servers, clients,
+      splice, binaries, port_binaries, config, counters, moves, events, process_events;
 
   static absl::StatusOr<KernelMaps> Open(const PinPaths& paths);
 };

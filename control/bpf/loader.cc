@@ -39,6 +39,12 @@ struct Attached {
   uint32_t id = 0;
 };
 
+weft_resolver_key ResolverKey(uint64_t netns_cookie, const IpAddress& resolver) {
+  weft_resolver_key key{.netns_cookie = netns_cookie, .ip = {}};
+  memcpy(key.ip, resolver.bytes.data(), sizeof key.ip);
+  return key;
+}
+
 absl::StatusOr<UniqueFd> OpenFolder(const std::string& path, bool make) {
   if (make && mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) {
     return ErrnoStatus(errno, "mkdir " + path);
@@ -103,6 +109,7 @@ struct Kernel::State {
   std::unique_ptr<Watcher> watcher;
   std::unique_ptr<ring_buffer, CloseRing> ring;
   std::map<uint64_t, Attached> attached;  // by netns cookie; only what this Kernel attached
+  std::map<uint64_t, std::vector<IpAddress>> resolvers;              // in the map, by netns cookie
   const std::function<void(const weft_event&)>* callback = nullptr;  // during Consume only
   const std::function<void(const weft_process_event&)>* process_callback = nullptr;
   bool kills_at_connect = false;
@@ -115,6 +122,7 @@ struct Kernel::State {
   absl::Status OpenMaps();
   absl::StatusOr<ObjectPtr> LoadCgroupObject(const EmbeddedObject& embedded);
   void KillOutside(const weft_event& event);
+  absl::Status SetResolvers(uint64_t netns_cookie, const std::vector<IpAddress>& wanted);
   static int OnEvent(void* self, void* data, size_t size);
   static int OnProcessEvent(void* self, void* data, size_t size);
 };
@@ -152,6 +160,12 @@ absl::Status Kernel::State::LoadCgroupPrograms() {
         {"weft_getsockopt", "getsockopt", ours},
         {"weft_setsockopt", "setsockopt", ours}}},
       {CreateObject(), {{"weft_create", "create", root}}},
+      // Answers before queries: a program must not see where its answer came from.
+      {DatagramObject(),
+       {{"weft_dns_recvmsg4", "recvmsg4", root},
+        {"weft_dns_recvmsg6", "recvmsg6", root},
+        {"weft_dns_sendmsg4", "sendmsg4", root},
+        {"weft_dns_sendmsg6", "sendmsg6", root}}},
       {ConnectObject(),
        {{"weft_bind4", "bind4", root},
         {"weft_bind6", "bind6", root},
@@ -206,8 +220,30 @@ absl::Status Kernel::State::LoadSplice() {
 
 absl::Status Kernel::State::OpenMaps() {
   WEFT_ASSIGN_OR_RETURN(maps, KernelMaps::Open(paths));
+  for (const weft_resolver_key& key : Keys<weft_resolver_key>(maps.resolvers)) {
+    IpAddress ip;
+    memcpy(ip.bytes.data(), key.ip, sizeof key.ip);
+    resolvers[key.netns_cookie].push_back(ip);
+  }
   const weft_config value{WEFT_ABI, config.splice ? 1u : 0u};
   return Put(maps.config, uint32_t{0}, value, "write weft_config");
+}
+
+absl::Status Kernel::State::SetResolvers(uint64_t netns_cookie,
+                                         const std::vector<IpAddress>& wanted) {
+  std::vector<IpAddress>& have = resolvers[netns_cookie];
+  if (have == wanted) return absl::OkStatus();
+  for (const IpAddress& ip : wanted) {
+    WEFT_RETURN_IF_ERROR(Put(maps.resolvers, ResolverKey(netns_cookie, ip), uint32_t{1},
+                             "resolver " + ip.ToString()));
+  }
+  for (const IpAddress& ip : have) {
+    if (std::find(wanted.begin(), wanted.end(), ip) != wanted.end()) continue;
+    WEFT_RETURN_IF_ERROR(
+        Drop(maps.resolvers, ResolverKey(netns_cookie, ip), "remove resolver " + ip.ToString()));
+  }
+  have = wanted;
+  return absl::OkStatus();
 }
 
 int Kernel::State::OnEvent(void* self, void* data, size_t size) {
@@ -326,6 +362,7 @@ absl::StatusOr<uint64_t> Kernel::AttachWorkload(int netns_fd, const WorkloadConf
 absl::Status Kernel::SetWorkload(uint64_t netns_cookie, const WorkloadConfig& workload) {
   WEFT_RETURN_IF_ERROR(CheckWorkload(workload));
   state_->watcher->Set(netns_cookie, (workload.flags & WEFT_WL_SPLICE_AUTO) != 0);
+  WEFT_RETURN_IF_ERROR(state_->SetResolvers(netns_cookie, workload.resolvers));
   const weft_workload entry = ToKernel(workload);
   WEFT_RETURN_IF_ERROR(Put(state_->maps.workloads, netns_cookie, entry,
                            absl::StrCat("enrol workload ", workload.id)));
@@ -387,6 +424,8 @@ absl::Status Kernel::DetachWorkload(uint64_t netns_cookie) {
     WEFT_RETURN_IF_ERROR(Drop(s.maps.handovers, key, "drop hand-over"));
   }
   s.watcher->Set(netns_cookie, false);
+  WEFT_RETURN_IF_ERROR(s.SetResolvers(netns_cookie, {}));
+  s.resolvers.erase(netns_cookie);
   s.late->Remove(netns_cookie);
   s.attached.erase(netns_cookie);
   return Drop(s.maps.workloads, netns_cookie, "release workload");

@@ -64,6 +64,7 @@ struct WorkloadConfig {
   uint32_t flags = 0;  // WEFT_WL_*
   std::optional<IpAddress> ipv4;
   std::optional<IpAddress> ipv6;
+  std::vector<IpAddress> resolvers;  // DNS to them goes to WEFT_PORT_DNS while a proxy listens
 };
 
 struct PeerConfig {

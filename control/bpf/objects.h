@@ -10,6 +10,7 @@ extern const char weft_bpf_connect[], weft_bpf_connect_end[];
 extern const char weft_bpf_create[], weft_bpf_create_end[];
 extern const char weft_bpf_cut[], weft_bpf_cut_end[];
 extern const char weft_bpf_enrol[], weft_bpf_enrol_end[];
+extern const char weft_bpf_datagram[], weft_bpf_datagram_end[];
 extern const char weft_bpf_inbound[], weft_bpf_inbound_end[];
 extern const char weft_bpf_late[], weft_bpf_late_end[];
 extern const char weft_bpf_process[], weft_bpf_process_end[];
@@ -41,6 +42,9 @@ inline EmbeddedObject CutObject() { return {"cut", {weft_bpf_cut, weft_bpf_cut_e
 inline EmbeddedObject EnrolObject() { return {"enrol", {weft_bpf_enrol, weft_bpf_enrol_end}}; }
 inline EmbeddedObject WorkloadObject() {
   return {"workload", {weft_bpf_workload, weft_bpf_workload_end}};
+}
+inline EmbeddedObject DatagramObject() {
+  return {"datagram", {weft_bpf_datagram, weft_bpf_datagram_end}};
 }
 inline EmbeddedObject VersionsObject() {
   return {"versions", {weft_bpf_versions, weft_bpf_versions_end}};

@@ -43,6 +43,7 @@ absl::Status LibbpfError(int error, const std::string& what) {
 
 uint32_t WantedEntries(std::string_view map, const MapSizes& sizes) {
   if (map == "weft_workloads") return sizes.workloads;
+  if (map == "weft_resolvers") return sizes.workloads * 4;
   if (map == "weft_addrs") return sizes.addresses;
   if (map == "weft_services") return sizes.services;
   if (map == "weft_pools") return sizes.services;

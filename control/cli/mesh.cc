@@ -262,11 +262,13 @@ absl::Status Mesh::WriteWorkloads(const std::string& node) {
   fs::create_directories(dir, error);
   for (const Pod& pod : DemoPods()) {
     if (pod.node != node || !pod.enrolled) continue;
+    const std::string resolvers =
+        options_.resolver.empty() ? "" : "resolvers: [" + Address(options_.resolver) + "]\n";
     WEFT_RETURN_IF_ERROR(WriteFile(
         dir + "/" + pod.name + ".yaml",
         absl::StrCat("name: ", pod.name, "\nnamespace: demo\nserviceAccount: ", pod.account,
                      "\nnetns: ", Topology::NetnsPath(Netns(pod.name)), "\naddresses: [",
-                     Address(pod.address), "]\nannotations:\n  weft.dev/splice: \"",
+                     Address(pod.address), "]\n", resolvers, "annotations:\n  weft.dev/splice: \"",
                      options_.splice ? "on" : "off", "\"\n")));
   }
   return absl::OkStatus();

@@ -32,6 +32,7 @@ struct MeshOptions {
   std::string manifests;  // copied to DIR/manifests
   bool splice = true;     // weft.dev/splice of every workload
   bool ipv6 = false;      // every address is Mesh::Address of the IPv4 one
+  std::string resolver;   // of every workload, whose DNS then goes to the mesh; empty: left alone
   std::string cert_ttl;   // weft-control's --cert-ttl; empty: its default
   // What SIGTERM makes of an agent's node.
   std::string agent_exit = "--unload-on-exit";

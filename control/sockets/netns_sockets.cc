@@ -44,13 +44,13 @@ NetnsSockets::~NetnsSockets() {
   if (home_fd_ >= 0) (void)close(home_fd_);
 }
 
-absl::StatusOr<std::vector<int>> NetnsSockets::Make(int netns_fd, int family,
+absl::StatusOr<std::vector<int>> NetnsSockets::Make(int netns_fd, int family, int type,
                                                     uint32_t count) const {
   if (netns_fd >= 0 && setns(netns_fd, CLONE_NEWNET) != 0) return ErrnoStatus(errno, "setns");
   std::vector<int> fds;
   int error = 0;
   for (uint32_t i = 0; i < count; ++i) {
-    const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    const int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
       error = errno;
       break;
@@ -65,14 +65,15 @@ absl::StatusOr<std::vector<int>> NetnsSockets::Make(int netns_fd, int family,
   return fds;
 }
 
-absl::Status NetnsSockets::Listen(int fd, uint16_t port) {
+absl::Status NetnsSockets::Listen(int fd, int type, uint16_t port) {
   int family = 0;
   socklen_t size = sizeof family;
   if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) != 0)
     return ErrnoStatus(errno, "SO_DOMAIN");
   const int on = 1;
   const int off = 0;
-  (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  // Not for UDP: there it lets another socket have the port too.
+  if (type == SOCK_STREAM) (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   sockaddr_storage storage{};
   socklen_t length = sizeof(sockaddr_in);
   if (family == AF_INET6) {
@@ -90,7 +91,7 @@ absl::Status NetnsSockets::Listen(int fd, uint16_t port) {
   const std::string name = "port " + std::to_string(port);
   if (bind(fd, reinterpret_cast<sockaddr*>(&storage), length) != 0)
     return ErrnoStatus(errno, "bind " + name);
-  if (listen(fd, kBacklog) != 0) return ErrnoStatus(errno, "listen " + name);
+  if (type == SOCK_STREAM && listen(fd, kBacklog) != 0) return ErrnoStatus(errno, "listen " + name);
   return absl::OkStatus();
 }
 

@@ -17,12 +17,12 @@ class NetnsSockets final {
   NetnsSockets& operator=(NetnsSockets&&) = delete;
   ~NetnsSockets();
 
-  // `count` TCP sockets, non-blocking, close-on-exec. `netns_fd` -1: home. On error nothing is left
-  // open. If the thread cannot come home, the process ends: its next socket would be in the wrong
-  // namespace.
-  absl::StatusOr<std::vector<int>> Make(int netns_fd, int family, uint32_t count) const;
-  // Binds a stamped socket to [::]:port (or 0.0.0.0, for an AF_INET socket) and listens.
-  static absl::Status Listen(int fd, uint16_t port);
+  // `count` sockets of `type` (SOCK_STREAM: TCP, SOCK_DGRAM: UDP), non-blocking, close-on-exec.
+  // `netns_fd` -1: home. On error nothing is left open. If the thread cannot come home, the process
+  // ends: its next socket would be in the wrong namespace.
+  absl::StatusOr<std::vector<int>> Make(int netns_fd, int family, int type, uint32_t count) const;
+  // Binds a stamped socket to [::]:port (or 0.0.0.0, for an AF_INET socket) and, TCP, listens.
+  static absl::Status Listen(int fd, int type, uint16_t port);
 
  private:
   explicit NetnsSockets(int home_fd) : home_fd_(home_fd) {}

@@ -18,8 +18,17 @@ using ipc::SocketsRequest;
 
 namespace {
 
-constexpr uint16_t kPorts[] = {WEFT_PORT_OUTBOUND, WEFT_PORT_INBOUND, WEFT_PORT_HBONE};
-constexpr size_t kMaxWorkloads = 16384;  // each holds four descriptors
+struct Listened {
+  uint16_t port;
+  int type;
+  bool steered;  // sk_lookup sends to it what comes to other ports or from outside
+};
+constexpr Listened kListened[] = {{WEFT_PORT_OUTBOUND, SOCK_STREAM, false},
+                                  {WEFT_PORT_INBOUND, SOCK_STREAM, true},
+                                  {WEFT_PORT_HBONE, SOCK_STREAM, true},
+                                  {WEFT_PORT_DNS, SOCK_STREAM, false},
+                                  {WEFT_PORT_DNS, SOCK_DGRAM, false}};
+constexpr size_t kMaxWorkloads = 16384;  // each holds six descriptors
 
 void CloseAll(std::vector<int>& fds) {
   for (const int fd : fds) (void)close(fd);
@@ -105,7 +114,7 @@ Server::Reply Server::HandleTenant(uint32_t tenant, const SocketsRequest& reques
                                    : Reply{.answer = Error(EINVAL)};
   }
   if (request.op != SocketsOp::kListeners && request.op != SocketsOp::kTunnel &&
-      request.op != SocketsOp::kToApp) {
+      request.op != SocketsOp::kToApp && request.op != SocketsOp::kDatagram) {
     LogWarning("a proxy asked for what only the agent may", {{"tenant", std::to_string(tenant)}});
     return {.answer = Error(EPERM)};
   }
@@ -116,7 +125,7 @@ Server::Reply Server::HandleTenant(uint32_t tenant, const SocketsRequest& reques
   if (workload.generation != request.generation) return {.answer = Error(ESTALE)};
   if (request.op == SocketsOp::kListeners) return Listeners(found->first, workload);
   if (!known_family || !counted) return {.answer = Error(EINVAL)};
-  const weft_role role = request.op == SocketsOp::kTunnel ? WEFT_ROLE_TUNNEL : WEFT_ROLE_TO_APP;
+  const weft_role role = request.op == SocketsOp::kToApp ? WEFT_ROLE_TO_APP : WEFT_ROLE_TUNNEL;
   return Sockets(workload.netns_fd, role, request);
 }
 
@@ -145,23 +154,22 @@ Server::Reply Server::AddWorkload(const SocketsRequest& request, std::vector<int
   return {};
 }
 
-absl::Status Server::MakeListener(uint32_t id, Workload& workload, uint16_t port) {
-  auto made = netns_.Make(workload.netns_fd, AF_INET6, 1);
-  if (!made.ok()) made = netns_.Make(workload.netns_fd, AF_INET, 1);  // a kernel without IPv6
+absl::Status Server::MakeListener(uint32_t id, Workload& workload, uint16_t port, int type,
+                                  bool steered) {
+  auto made = netns_.Make(workload.netns_fd, AF_INET6, type, 1);
+  if (!made.ok()) made = netns_.Make(workload.netns_fd, AF_INET, type, 1);  // a kernel without IPv6
   if (!made.ok()) return made.status();
   const int fd = made->front();
   workload.listeners.push_back(fd);
   WEFT_RETURN_IF_ERROR(stamper_.Stamp(fd, WEFT_ROLE_LISTENER, id, workload.generation));
-  WEFT_RETURN_IF_ERROR(NetnsSockets::Listen(fd, port));
-  if (port == WEFT_PORT_OUTBOUND)
-    return absl::OkStatus();  // reached by its own address, not by sk_lookup
-  return stamper_.PutListener(id, port, fd);
+  WEFT_RETURN_IF_ERROR(NetnsSockets::Listen(fd, type, port));
+  return steered ? stamper_.PutListener(id, port, fd) : absl::OkStatus();
 }
 
 Server::Reply Server::Listeners(uint32_t id, Workload& workload) {
   if (workload.listeners.empty()) {
-    for (const uint16_t port : kPorts) {
-      const absl::Status status = MakeListener(id, workload, port);
+    for (const auto& [port, type, steered] : kListened) {
+      const absl::Status status = MakeListener(id, workload, port, type, steered);
       if (status.ok()) continue;
       CloseAll(workload.listeners);
       return {.answer = Failed(status, "no listeners for a workload", id)};
@@ -172,7 +180,8 @@ Server::Reply Server::Listeners(uint32_t id, Workload& workload) {
 
 Server::Reply Server::Sockets(int netns_fd, weft_role role, const SocketsRequest& request) {
   const bool host = role == WEFT_ROLE_HOST;
-  auto made = netns_.Make(netns_fd, request.family, request.count);
+  const int type = request.op == SocketsOp::kDatagram ? SOCK_DGRAM : SOCK_STREAM;
+  auto made = netns_.Make(netns_fd, request.family, type, request.count);
   if (!made.ok()) return {.answer = Failed(made.status(), "no sockets", request.workload)};
   Reply reply{.fds = std::move(*made)};
   for (const int fd : reply.fds) {

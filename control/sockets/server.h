@@ -48,7 +48,7 @@ class Server final {
     uint32_t tenant = 0;
     int netns_fd = -1;
     uint64_t netns_inode = 0;
-    std::vector<int> listeners;  // 15001, 15006, 15008; empty until asked for
+    std::vector<int> listeners;  // in the protocol's order; empty until asked for
   };
   struct Reply {
     ipc::SocketsAnswer answer;
@@ -62,7 +62,7 @@ class Server final {
   Reply AddWorkload(const ipc::SocketsRequest& request, std::vector<int>& fds);
   Reply Listeners(uint32_t id, Workload& workload);
   Reply Sockets(int netns_fd, weft_role role, const ipc::SocketsRequest& request);
-  absl::Status MakeListener(uint32_t id, Workload& workload, uint16_t port);
+  absl::Status MakeListener(uint32_t id, Workload& workload, uint16_t port, int type, bool steered);
   void Drop(uint32_t id, Workload& workload);
 
   NetnsSockets netns_;

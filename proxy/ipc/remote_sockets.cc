@@ -38,6 +38,8 @@ SocketsOp OpOf(net::SocketKind kind) {
       return SocketsOp::kToApp;
     case net::SocketKind::kHost:
       return SocketsOp::kHost;
+    case net::SocketKind::kDatagram:
+      return SocketsOp::kDatagram;
   }
   return SocketsOp::kHost;
 }

@@ -12,15 +12,18 @@
 
 namespace weft::ipc {
 
-inline constexpr uint32_t kSocketsVersion = 1;
+inline constexpr uint32_t kSocketsVersion = 2;
 inline constexpr int kMaxSocketsPerAnswer = 32;
 
 enum class SocketsOp : uint32_t {
   // Tenant channel.
-  kListeners = 1,  // workload -> 3 listening, dual-stack, non-blocking sockets: 15001, 15006, 15008
-  kTunnel = 2,     // workload, family, count -> unconnected TCP sockets in its netns, role TUNNEL
-  kToApp = 3,      // workload, family, count -> the same, role TO_APP
-  kHost = 4,       // family, count -> unconnected TCP sockets in the node's netns, role HOST
+  // workload -> 5 dual-stack, non-blocking sockets: listening at 15001, 15006, 15008 and 15053, and
+  // bound to 15053 UDP
+  kListeners = 1,
+  kTunnel = 2,    // workload, family, count -> unconnected TCP sockets in its netns, role TUNNEL
+  kToApp = 3,     // workload, family, count -> the same, role TO_APP
+  kHost = 4,      // family, count -> unconnected TCP sockets in the node's netns, role HOST
+  kDatagram = 5,  // workload, family, count -> unconnected UDP sockets in its netns, role TUNNEL
   // Control channel.
   kAddWorkload =
       16,  // workload, generation, tenant, one descriptor: its netns. Repeating it is harmless

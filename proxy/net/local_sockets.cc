@@ -7,7 +7,8 @@ namespace weft::net {
 
 Task<SocketSource::Result> LocalSocketSource::Take(SocketRequest request) {
   const int family = request.family == 0 ? AF_INET : request.family;
-  const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const int type = request.kind == SocketKind::kDatagram ? SOCK_DGRAM : SOCK_STREAM;
+  const int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   co_return Result{.fd = fd, .reason = fd < 0 ? WEFT_R_SOCKETS_UNAVAILABLE : WEFT_R_NONE};
 }
 

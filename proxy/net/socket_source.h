@@ -13,7 +13,7 @@
 
 namespace weft::net {
 
-enum class SocketKind : uint8_t { kTunnel, kToApp, kHost };
+enum class SocketKind : uint8_t { kTunnel, kToApp, kHost, kDatagram };
 
 struct SocketRequest {
   SocketKind kind = SocketKind::kHost;
@@ -25,15 +25,16 @@ struct SocketRequest {
 class SocketSource {
  public:
   virtual ~SocketSource() = default;
-  // An unconnected, non-blocking TCP socket in the workload's netns; the caller owns and closes it.
+  // An unconnected, non-blocking socket in the workload's netns, TCP but for kDatagram (UDP); the
+  // caller owns and closes it.
   // -1 with a reason (SOCKETS_UNAVAILABLE) if none came within a second.
   struct Result {
     int fd = -1;
     Reason reason = WEFT_R_NONE;
   };
   virtual Task<Result> Take(SocketRequest request) = 0;
-  // The listeners of a workload: 15001, 15006, 15008 in this order, non-blocking, listening; empty
-  // on failure.
+  // The listeners of a workload: 15001, 15006, 15008, 15053 and 15053 UDP in this order,
+  // non-blocking, listening (or bound); empty on failure.
   virtual Task<std::vector<int>> Listeners(uint32_t workload, uint32_t generation) = 0;
   // Whether network policy lets the workload that `fd` (from Take) is stamped with send to
   // `destination`: NONE, or why not. Does not wait.

@@ -40,7 +40,14 @@ class Cell final {
   X(kTunnelStreams, "weft_tunnel_streams_total", false, "CONNECT streams opened")                 \
   X(kConnectRetries, "weft_connect_retries_total", false, "TCP connects repeated elsewhere")      \
   X(kSentBytes, "weft_sent_bytes_total", false, "bytes carried from downstream to upstream")      \
-  X(kReceivedBytes, "weft_received_bytes_total", false, "bytes carried from upstream to downstream")
+  X(kReceivedBytes, "weft_received_bytes_total", false,                                           \
+    "bytes carried from upstream to downstream")                                                  \
+  X(kDnsQueries, "weft_dns_queries_total", false, "DNS queries of workloads")                     \
+  X(kDnsAnswered, "weft_dns_answered_total", false, "of those, answered from the mesh")           \
+  X(kDnsForwarded, "weft_dns_forwarded_total", false, "of those, answered by a resolver")         \
+  X(kDnsFailed, "weft_dns_failed_total", false, "of those, malformed or without an answer")       \
+  X(kDnsDropped, "weft_dns_dropped_total", false, "no queries, or not from the workload itself")  \
+  X(kDnsStrays, "weft_dns_strays_total", false, "datagrams that answered no query of ours")
 
 enum class Counter : uint32_t {
 #define X(name, text, gauge, help) name,

@@ -14,7 +14,7 @@ namespace weft::worker {
 namespace {
 
 // Order of SocketSource::Listeners().
-enum : size_t { kOutbound = 0, kPlaintext = 1, kHbone = 2, kPorts = 3 };
+enum : size_t { kOutbound = 0, kPlaintext, kHbone, kDns, kDnsDatagrams, kPorts };
 
 void CloseFds(const std::vector<int>& fds) {
   for (int fd : fds) close(fd);
@@ -27,7 +27,7 @@ bool IsBound(const model::Listener& listener) {
 }  // namespace
 
 AcceptPoints::AcceptPoints(WorkerState& state, bool alone, bool leader, Share share)
-    : state_(state), alone_(alone), leader_(leader), share_(std::move(share)) {}
+    : state_(state), dns_(state), alone_(alone), leader_(leader), share_(std::move(share)) {}
 
 bool AcceptPoints::IsWanted(const std::string& name, const Point& point) const {
   if (point.is_workload) {
@@ -126,6 +126,12 @@ void AcceptPoints::Add(SharedSockets sockets) {
     return;
   }
   for (size_t which = 0; which < sockets.fds.size(); ++which) {
+    if (which == kDnsDatagrams) {
+      point.datagrams = std::make_unique<Datagrams>();
+      point.datagrams->socket =
+          std::make_shared<net::DatagramSocket>(state_.executor, sockets.fds[which]);
+      continue;
+    }
     point.acceptors.push_back(std::make_unique<net::Acceptor>(
         state_.executor, sockets.fds[which],
         [this, name = sockets.name, which](int fd, SocketAddress peer) {
@@ -135,6 +141,7 @@ void AcceptPoints::Add(SharedSockets sockets) {
   Point& placed = points_[sockets.name];
   placed = std::move(point);
   for (const std::unique_ptr<net::Acceptor>& acceptor : placed.acceptors) acceptor->Start();
+  if (placed.datagrams) dns_.ServeDatagrams(sockets.name, placed.datagrams->socket);
 }
 
 void AcceptPoints::OnAccept(const std::string& name, size_t which, int fd, SocketAddress peer) {
@@ -153,6 +160,10 @@ void AcceptPoints::OnAccept(const std::string& name, size_t which, int fd, Socke
     OnCaptured(std::move(workload), fd, peer);
     return;
   }
+  if (which == kDns) {
+    OnDns(std::move(workload), fd, peer);
+    return;
+  }
   InboundArgs args{
       .workload = std::move(workload), .peer = peer, .destination = net::LocalAddress(fd)};
   args.stream = net::MakeSocketStream(state_.executor, fd);
@@ -169,11 +180,7 @@ void AcceptPoints::OnCaptured(std::shared_ptr<const model::LocalWorkload> worklo
   std::unique_ptr<net::Stream> stream = net::MakeSocketStream(state_.executor, fd);
   if (!original) {
     stream->Close(WEFT_R_NO_ORIGINAL_DESTINATION);
-    state_.Record({.source = peer,
-                   .source_identity = workload->identity,
-                   .workload = workload->uid,
-                   .reason = WEFT_R_NO_ORIGINAL_DESTINATION},
-                  std::chrono::steady_clock::now());
+    RecordUnannounced(*workload, peer);
     return;
   }
   state_.gate.Spawn(
@@ -182,6 +189,29 @@ void AcceptPoints::OnCaptured(std::shared_ptr<const model::LocalWorkload> worklo
                              .client = peer,
                              .original = *original,
                              .listener = state_.listeners.Find(original->destination)}));
+}
+
+void AcceptPoints::OnDns(std::shared_ptr<const model::LocalWorkload> workload, int fd,
+                         SocketAddress peer) {
+  std::optional<OriginalDestination> original = CapturedDestination(fd);
+  std::unique_ptr<net::Stream> stream = net::MakeSocketStream(state_.executor, fd);
+  if (!original) {
+    stream->Close(WEFT_R_NO_ORIGINAL_DESTINATION);
+    RecordUnannounced(*workload, peer);
+    return;
+  }
+  state_.gate.Spawn(dns_.ServeStream({.stream = std::move(stream),
+                                      .workload = std::move(workload),
+                                      .client = peer,
+                                      .resolver = original->destination}));
+}
+
+void AcceptPoints::RecordUnannounced(const model::LocalWorkload& workload, SocketAddress peer) {
+  state_.Record({.source = peer,
+                 .source_identity = workload.identity,
+                 .workload = workload.uid,
+                 .reason = WEFT_R_NO_ORIGINAL_DESTINATION},
+                std::chrono::steady_clock::now());
 }
 
 void AcceptPoints::OnListener(const std::string& name, int fd, SocketAddress peer) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a worker accepts connections on: in the mesh 15001, 15006 and 15008 of each workload this
-// proxy serves, alone the addresses of its listeners. One worker, the leader, opens them; each
+// What a worker accepts connections on: in the mesh 15001, 15006, 15008 and 15053 of each workload
+// this proxy serves, alone the addresses of its listeners. One worker, the leader, opens them; each
 // accepts on a duplicate. Thread: the worker's. Owns the listening sockets.
 #pragma once
 #include <functional>
@@ -9,12 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "proxy/net/datagram.h"
 #include "proxy/net/listen.h"
+#include "proxy/worker/dns_service.h"
 #include "proxy/worker/worker_state.h"
 
 namespace weft::worker {
 
-// The sockets of one workload (three) or one listener (one), on their way to a worker.
+// The sockets of one workload (five) or one listener (one), on their way to a worker.
 struct SharedSockets {
   std::string name;  // the workload's uid or the listener's name
   bool is_workload = false;
@@ -47,11 +49,17 @@ class AcceptPoints final {
   std::vector<Bound> bound() const;
 
  private:
+  // Whoever serves the socket ends with this.
+  struct Datagrams {
+    std::shared_ptr<net::DatagramSocket> socket;
+    ~Datagrams() { socket->Close(); }
+  };
   struct Point {
     bool is_workload = false;
     uint32_t id = 0, generation = 0;
     SocketAddress configured;
     std::vector<std::unique_ptr<net::Acceptor>> acceptors;
+    std::unique_ptr<Datagrams> datagrams;
   };
 
   bool IsWanted(const std::string& name, const Point& point) const;
@@ -61,9 +69,12 @@ class AcceptPoints final {
   void Opened(SharedSockets sockets);
   void OnAccept(const std::string& name, size_t which, int fd, SocketAddress peer);
   void OnCaptured(std::shared_ptr<const model::LocalWorkload> workload, int fd, SocketAddress peer);
+  void OnDns(std::shared_ptr<const model::LocalWorkload> workload, int fd, SocketAddress peer);
   void OnListener(const std::string& name, int fd, SocketAddress peer);
+  void RecordUnannounced(const model::LocalWorkload& workload, SocketAddress peer);
 
   WorkerState& state_;
+  DnsService dns_;
   bool alone_;
   bool leader_;
   Share share_;

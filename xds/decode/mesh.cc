@@ -311,6 +311,9 @@ absl::Status DecodeLocalWorkload(const weft::node::v1::LocalWorkload& in,
   out->name = in.name();
   out->tenant = in.tenant();
   out->policy_epoch = in.policy_epoch();
+  for (int i = 0; i < in.resolvers_size(); ++i) {
+    WEFT_FIELD(Indexed("resolvers", i), DecodeIp(in.resolvers(i), &out->resolvers.emplace_back()));
+  }
   return absl::OkStatus();
 }
 

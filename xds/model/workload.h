@@ -96,6 +96,7 @@ struct LocalWorkload {
   std::string namespace_name, name, tenant;
   // Differs: the kernel's network policy of the workload has changed. 0: the kernel has none.
   uint64_t policy_epoch = 0;
+  std::vector<IpAddress> resolvers;  // its programs', in their order; what they ask comes to us
   bool operator==(const LocalWorkload&) const = default;
 };
 

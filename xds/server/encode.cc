@@ -372,6 +372,7 @@ Encoded Encode(const model::LocalWorkload& in) {
   out.set_name(in.name);
   out.set_tenant(in.tenant);
   out.set_policy_epoch(in.policy_epoch);
+  for (const IpAddress& ip : in.resolvers) out.add_resolvers(IpBytes(ip));
   return {std::string(kLocalWorkloadType), in.uid, Serialize(out)};
 }
 

@@ -194,9 +194,10 @@ TEST_F(SocketsTest, ListenersOutliveTheProxy) {
   auto proxy = Proxy(1);
   std::vector<int> first;
   runner_.Run(TakeListeners(*proxy, 5, 100, first));
-  ASSERT_EQ(first.size(), 3u);
-  const uint16_t ports[] = {WEFT_PORT_OUTBOUND, WEFT_PORT_INBOUND, WEFT_PORT_HBONE};
-  for (int i = 0; i < 3; ++i) {
+  ASSERT_EQ(first.size(), 5u);
+  const uint16_t ports[] = {WEFT_PORT_OUTBOUND, WEFT_PORT_INBOUND, WEFT_PORT_HBONE, WEFT_PORT_DNS,
+                            WEFT_PORT_DNS};
+  for (int i = 0; i < 5; ++i) {
     EXPECT_EQ(net::LocalAddress(first[static_cast<size_t>(i)]).port, ports[i]);
     EXPECT_EQ(NetnsOfSocket(first[static_cast<size_t>(i)]), NetnsInode(netns_[0]));
     close(first[static_cast<size_t>(i)]);
@@ -211,7 +212,7 @@ TEST_F(SocketsTest, ListenersOutliveTheProxy) {
   }
   std::vector<int> second;
   runner_.Run(TakeListeners(*successor, 5, 100, second));
-  ASSERT_EQ(second.size(), 3u);
+  ASSERT_EQ(second.size(), 5u);
   int queued = 0;
   for (int fd; (fd = accept4(second[2], nullptr, nullptr, SOCK_CLOEXEC)) >= 0; ++queued) close(fd);
   EXPECT_EQ(queued, 2);
@@ -266,7 +267,7 @@ TEST_F(SocketsTest, AnUnstampedSocketIsNeverGiven) {
   EXPECT_TRUE(listeners.empty());
   stamper_.fail = false;
   runner_.Run(TakeListeners(*proxy, 5, 100, listeners));
-  EXPECT_EQ(listeners.size(), 3u);
+  EXPECT_EQ(listeners.size(), 5u);
   for (const int fd : listeners) close(fd);
 }
 
@@ -314,7 +315,7 @@ TEST_F(SocketsTest, HostileRequests) {
     close(*channel);
   }
   channel = control_->NewChannel(1);
-  EXPECT_EQ(Raw(*channel, {.version = 2, .op = SocketsOp::kHost, .family = AF_INET, .count = 1}),
+  EXPECT_EQ(Raw(*channel, {.version = 1, .op = SocketsOp::kHost, .family = AF_INET, .count = 1}),
             -1);
   close(*channel);
   EXPECT_EQ(*control_->CountWorkloads(), 1u);
@@ -332,7 +333,7 @@ TEST_F(SocketsTest, ANewGenerationReplacesTheOld) {
   runner_.Run(TakeListeners(*proxy, 5, 100, listeners));
   EXPECT_TRUE(listeners.empty());
   runner_.Run(TakeListeners(*proxy, 5, 101, listeners));
-  ASSERT_EQ(listeners.size(), 3u);
+  ASSERT_EQ(listeners.size(), 5u);
   EXPECT_EQ(NetnsOfSocket(listeners[0]), NetnsInode(netns_[1]));
   for (const int fd : listeners) close(fd);
 }

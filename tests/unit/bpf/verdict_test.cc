@@ -58,6 +58,24 @@ TEST(Decide, LoopbackAndOwnAddressAreNotOurs) {
   }
 }
 
+TEST(CapturesDns, OnlyTheWorkloadsResolverWhileAProxyIsThere) {
+  const weft_addr resolver = Address("10.96.0.2", WEFT_PORT_RESOLVER);
+  const weft_addr resolver6 = Address("fd00::2", WEFT_PORT_RESOLVER);
+  weft_workload ready = Workload(kReady);
+  EXPECT_TRUE(weft_captures_dns(&ready, resolver.ip, 1));
+  EXPECT_FALSE(weft_captures_dns(&ready, resolver.ip, 0)) << "another server";
+  EXPECT_FALSE(weft_captures_dns(&ready, resolver6.ip, 1)) << "no address to send it to";
+  memcpy(ready.ipv6, Address("fd00::1", 0).ip, sizeof ready.ipv6);
+  EXPECT_TRUE(weft_captures_dns(&ready, resolver6.ip, 1));
+  for (const char* ip : {"10.0.0.1", "fd00::1", "127.0.0.53", "::1"}) {
+    EXPECT_FALSE(weft_captures_dns(&ready, Address(ip, WEFT_PORT_RESOLVER).ip, 1)) << ip;
+  }
+  const weft_workload alone = Workload(WEFT_WL_SPLICE);
+  EXPECT_FALSE(weft_captures_dns(&alone, resolver.ip, 1)) << "nobody would answer";
+  EXPECT_TRUE(weft_may_be_dns(resolver.port_be));
+  EXPECT_FALSE(weft_may_be_dns(htons(5353)));
+}
+
 TEST(Decide, ANullOwnAddressMatchesNothing) {
   Found found;  // the workload has no IPv6
   found.asked = found.target = Address("fd00::7", 80);

@@ -113,6 +113,16 @@ TEST_F(KernelSyncTest, PeersOfBothNodesOneWithItsNamespace) {
   EXPECT_EQ(numbers_.identities.NameOf(remote.identity), "spiffe://cluster.local/ns/demo/sa/web");
 }
 
+TEST_F(KernelSyncTest, ResolversComeWithTheirWorkloadAndAChangeIsWritten) {
+  AddWorkload("client", "client", "10.244.1.10");
+  Enrol("client", 1);
+  const KernelState without = Compile();
+  pods_[0].resolvers = {Ip("10.96.0.2")};
+  const KernelState with = Compile();
+  EXPECT_EQ(with.workloads.at(1001).resolvers, pods_[0].resolvers);
+  EXPECT_EQ(DiffKernelState(without, with).workloads, std::vector<uint64_t>{1001});
+}
+
 TEST_F(KernelSyncTest, AHostNetworkWorkloadIsNotIndexedByTheNodesAddress) {
   AddWorkload("agent", "agent", "172.30.0.1");
   workloads_["agent"].host_network = true;

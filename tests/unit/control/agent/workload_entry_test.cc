@@ -11,6 +11,7 @@ namespace {
 constexpr const char* kGood =
     "name: web-1\nnamespace: demo\nserviceAccount: web\nnetns: /run/netns/web-1\n"
     "addresses: [10.244.1.11, fd00::11]\nlabels: {app: web}\n"
+    "resolvers: [10.96.0.2, \"fd00::2\"]\n"
     "annotations: {weft.dev/splice: on}\n";
 
 TEST(WorkloadEntry, ReadsEveryField) {
@@ -19,6 +20,8 @@ TEST(WorkloadEntry, ReadsEveryField) {
   EXPECT_EQ(entry->Key(), "demo/web-1");
   EXPECT_EQ(entry->Identity("cluster.local"), "spiffe://cluster.local/ns/demo/sa/web");
   EXPECT_EQ(entry->addresses.size(), 2u);
+  ASSERT_EQ(entry->resolvers.size(), 2u);
+  EXPECT_EQ(entry->resolvers[0], *IpAddress::Parse("10.96.0.2"));
   EXPECT_EQ(entry->labels.at("app"), "web");
   EXPECT_EQ(entry->splice, SpliceMode::kOn);
 }
@@ -82,6 +85,19 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"NoAddress", "name: a\nnetns: /x\n", "addresses: at least one"},
         BadCase{"BadAddress", "name: a\nnetns: /x\naddresses: [10.0.0.256]\n", "10.0.0.256"},
         BadCase{"Loopback", "name: a\nnetns: /x\naddresses: [127.0.0.1]\n", "127.0.0.1"},
+        BadCase{"BadResolver",
+                "name: a\nnetns: /x\naddresses: [10.0.0.1]\nresolvers: [localhost]\n",
+                "a.yaml:4: resolvers:"},
+        BadCase{"ResolverOnLoopback",
+                "name: a\nnetns: /x\naddresses: [10.0.0.1]\nresolvers: [127.0.0.53]\n",
+                "127.0.0.53"},
+        BadCase{"ItsOwnResolver",
+                "name: a\nnetns: /x\naddresses: [10.0.0.1]\nresolvers: [10.0.0.1]\n",
+                "is the workload itself"},
+        BadCase{"TooManyResolvers",
+                "name: a\nnetns: /x\naddresses: [10.0.0.1]\n"
+                "resolvers: [10.1.0.1, 10.1.0.2, 10.1.0.3, 10.1.0.4]\n",
+                "at most 3"},
         BadCase{"SpliceWord",
                 "name: a\nnetns: /x\naddresses: [10.0.0.1]\nannotations: {weft.dev/splice: yes}\n",
                 "on, off or auto"},

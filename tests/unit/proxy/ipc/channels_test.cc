@@ -232,7 +232,7 @@ TEST_F(RemoteSocketsTest, NonsenseEndsTheChannel) {
     SocketsAnswer answer{.id = ExpectRequest(pair_.b).id};
     const auto fds = NewSockets(1);
     answer.count = 1;
-    if (kind == 0) answer.version = 2;
+    if (kind == 0) answer.version = kSocketsVersion + 1;
     if (kind == 1) answer.id += 1;
     if (kind == 2) answer.count = 2;
     if (kind == 3) {

@@ -153,7 +153,7 @@ TEST_F(TwoNodes, SocketsOfAnOutdatedSnapshotAreClosed) {
   b_.accepts.Add(
       {.name = "gone", .is_workload = true, .id = 9, .sequence = 0, .fds = {fds[0], fds[1]}});
   EXPECT_EQ(fcntl(fds[0], F_GETFD), -1);
-  EXPECT_EQ(b_.accepts.bound().size(), 3u);
+  EXPECT_EQ(b_.accepts.bound().size(), 4u);
 }
 
 }  // namespace

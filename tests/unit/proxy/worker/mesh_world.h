@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two nodes of a mesh in one process and on one thread: real sockets on 127.x.y.z, real TLS, no
 // kernel programs. Each node serves one workload, whose address is a loopback address of its own,
-// so that its ports 15001, 15006 and 15008 are free.
+// so that its ports 15001, 15006, 15008 and 15053 are free.
 #pragma once
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -60,11 +60,16 @@ class WorkloadSockets final : public net::SocketSource {
   }
   Task<std::vector<int>> Listeners(uint32_t, uint32_t) override {
     std::vector<int> fds;
-    for (uint16_t port : {WEFT_PORT_OUTBOUND, WEFT_PORT_INBOUND, WEFT_PORT_HBONE}) {
+    for (uint16_t port : {WEFT_PORT_OUTBOUND, WEFT_PORT_INBOUND, WEFT_PORT_HBONE, WEFT_PORT_DNS}) {
       auto fd = net::ListenTcp({ip_, port});
       EXPECT_TRUE(fd.ok()) << fd.status();
       if (fd.ok()) fds.push_back(*fd);
     }
+    const int datagrams = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    sockaddr_storage address;
+    const socklen_t length = SocketAddress{ip_, WEFT_PORT_DNS}.ToSockaddr(AF_INET, &address);
+    EXPECT_EQ(bind(datagrams, reinterpret_cast<sockaddr*>(&address), length), 0);
+    fds.push_back(datagrams);
     co_return fds;
   }
   Reason Permit(int fd, const SocketAddress& destination) override {
@@ -74,7 +79,7 @@ class WorkloadSockets final : public net::SocketSource {
     return answer;
   }
   std::map<net::SocketKind, int> taken;
-  std::set<SocketAddress> denied;  // by the network policy that a kernel would have
+  std::set<SocketAddress> denied;   // by the network policy that a kernel would have
   std::function<void()> on_permit;  // after each answer
 
  private:
@@ -249,7 +254,7 @@ class MeshWorld : public testing::Test {
   }
   void Listen() {
     ASSERT_TRUE(
-        RunUntil([&] { return a_.accepts.bound().size() == 3 && b_.accepts.bound().size() == 3; }));
+        RunUntil([&] { return a_.accepts.bound().size() == 4 && b_.accepts.bound().size() == 4; }));
   }
   void DenyPort(uint16_t port) {
     auto policy = std::make_shared<model::Authorization>();

@@ -628,11 +628,13 @@ TEST(Authorization, AConditionOfANewerApiRefusesThePolicy) {
 }
 
 TEST(Node, Types) {
-  const auto local =
-      DecodeResource(kLocalWorkloadType,
-                     Bytes<weft::node::v1::LocalWorkload>(
-                         R"(uid: "u" id: 3 identity: "spiffe://td/ns/n/sa/a" addresses: "abcd")"));
+  const auto local = DecodeResource(
+      kLocalWorkloadType, Bytes<weft::node::v1::LocalWorkload>(
+                              R"(uid: "u" id: 3 identity: "spiffe://td/ns/n/sa/a" addresses: "abcd"
+                             resolvers: "\012\140\000\002" resolvers: "\012\140\000\003")"));
   EXPECT_EQ(As<model::LocalWorkload>(local)->id, 3u);
+  ASSERT_EQ(As<model::LocalWorkload>(local)->resolvers.size(), 2u);
+  EXPECT_EQ(As<model::LocalWorkload>(local)->resolvers[1].ToString(), "10.96.0.3");
   EXPECT_EQ(ErrorOf(DecodeResource(kCertificateType, Bytes<weft::node::v1::Certificate>(
                                                          R"(identity: "spiffe://td/ns/n/sa/a")"))),
             "certificate spiffe://td/ns/n/sa/a: chain: empty");
