@@ -22,12 +22,13 @@ constexpr uint32_t kAuto = kOn | WEFT_WL_SPLICE_AUTO;
 constexpr int kConnections = 4;                               // off and on
 constexpr int kConnectionsAuto = WEFT_LEARN_CONNECTIONS + 4;  // walks need a few of them
 
-// What a program is found to be; `breaker` NONE: eligible if it is a client or server that counts.
+// What a program is found to be, on the side it was seen on.
 struct Expected {
   uint32_t state = WEFT_BINARY_ELIGIBLE;
   uint32_t breaker = WEFT_BREAKER_NONE;
 };
 constexpr Expected kEligible{};
+constexpr Expected kLearning{WEFT_BINARY_LEARNING, WEFT_BREAKER_NONE};
 constexpr Expected Ineligible(weft_breaker breaker) { return {WEFT_BINARY_INELIGIBLE, breaker}; }
 
 enum class Splice { kNo, kYes };
@@ -43,8 +44,9 @@ struct Chain {
   Expected as_client;
   Expected as_server;
   Expected as_forwarder = {};  // both of its sides
-  bool by_hand =
-      true;  // false: it does what the splice breaks (facts: splice(2)); not asked for by hand
+  // False: it does what the splice breaks, which by hand nobody checks. nginx that buffers bodies
+  // asks FIONREAD, is told 0 with bytes there, and waits for ever; splice(2) does not see them.
+  bool by_hand = true;
 };
 
 void PrintTo(const Chain& chain, std::ostream* out) { *out << chain.name; }
@@ -274,8 +276,9 @@ INSTANTIATE_TEST_SUITE_P(
         Chain{"NodeJava", "node", "post", "", "java", Splice::kNo, Splice::kNo, kEligible,
               Ineligible(WEFT_BREAKER_BLOCKING_RECEIVE)},
         Chain{"NodePhp", "node", "post", "", "php", Splice::kNo, Splice::kNo, kEligible, kEligible},
-        Chain{"GoNginxNode", "go", "post", "nginx", "node", Splice::kYes, Splice::kYes, kEligible,
-              kEligible, Ineligible(WEFT_BREAKER_PENDING_COUNT)},
+        // nginx keeps one connection to its server: too few to learn from.
+        Chain{"GoNginxNode", "go", "post", "nginx", "node", Splice::kNo, Splice::kNo, kEligible,
+              kLearning, Ineligible(WEFT_BREAKER_PENDING_COUNT), false},
         Chain{"NodeHaproxyNode", "node", "post", "haproxy", "node", Splice::kYes, Splice::kYes,
               kEligible, kEligible, kEligible},
         Chain{"NodeHaproxySplicesGo", "node", "post", "haproxy-splice", "go", Splice::kYes,
