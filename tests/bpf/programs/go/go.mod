@@ -1,0 +1,3 @@
+module weft.dev/tests/programs
+
+go 1.19
