@@ -541,9 +541,9 @@ struct weft_process_key {
 	__u32 started; /* as in weft_sock: another after exec() */
 };
 struct weft_process {
-	__u64 netns_cookie;
-	__u64 arguments; /* bits: those of weft_arguments that it has */
-	__u64 program;   /* generation << 32 | number: answer of weft_programs, kept */
+	__u64 netns_cookie; /* the workload's; its own may be another one since */
+	__u64 arguments;    /* bits: those of weft_arguments that it has */
+	__u64 program;      /* generation << 32 | number: answer of weft_programs, kept */
 	struct weft_binary_id id;
 	__u32 workload;
 	__u32 binary; /* number in weft_binaries; 0: no room */
@@ -554,18 +554,21 @@ struct weft_process {
 	__u32 mount_ns;
 	__u32 pid_ns;
 	__u32 arguments_known; /* how many of weft_arguments were looked for */
-	__u32 pad;
+	__u32 user_ns;         /* that owns the workload's netns; 0: not known */
 	__u8 path[WEFT_PATH_BYTES];
 };
 WEFT_SIZE(struct weft_process, 328);
 #define WEFT_PROCESS_UNTRUSTED                                                                  \
 	1u /* its path says nothing: not below the root of its mount namespace, or that is of a \
-	      user namespace which is not its netns's, so that anybody may have made it */
+	      user namespace which is not its workload's, so that anybody may have made it */
 #define WEFT_PROCESS_PATH_CUT 2u
 #define WEFT_PROCESS_ARGUMENTS_CUT                                                        \
 	4u /* too many, or not readable: it is taken to have every argument that is asked \
 	      for */
 #define WEFT_PROCESS_SEEN_LATE 8u /* not at its exec: arguments are what its memory held later */
+#define WEFT_PROCESS_VISITOR                                                             \
+	16u /* known by a socket of the workload that it uses, not by its start: what it \
+	       executes in another netns is not the workload's */
 
 /* weft_makers: storage of a socket, from its creation on. Accepted sockets have their listener's.
  */

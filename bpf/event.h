@@ -47,15 +47,16 @@ static __always_inline void weft_note_report(struct weft_activity *activity, int
 		__sync_fetch_and_add(&activity->lost, 1);
 }
 
-/* `workload`: whose event it is, 0: nobody's. NULL: beyond the rate, or the buffer is full. The
- * caller must hand the result to weft_event_submit. */
+/* `workload`: whose event it is, 0: nobody's. NULL: beyond the rate, or the buffer is full. A kill
+ * is beyond no rate: where the kernel cannot do it, whoever reads the event does. The caller must
+ * hand the result to weft_event_submit. */
 static __always_inline struct weft_event *weft_event_new(__u32 kind, __u32 reason, __u32 workload)
 {
 	struct weft_activity *activity = bpf_map_lookup_elem(&weft_activity, &workload);
 	struct weft_event *event;
 
 	weft_count(reason);
-	if (!weft_may_report(activity))
+	if (reason != WEFT_R_PROCESS_KILLED && !weft_may_report(activity))
 		return NULL;
 	event = bpf_ringbuf_reserve(&weft_events, sizeof(*event), 0);
 	weft_note_report(activity, !!event);

@@ -15,6 +15,7 @@ struct weft_ends_of {
 	struct weft_addr destination; /* needed for egress; its port always */
 	__u32 layers;                 /* bits, see struct weft_question */
 	__u32 protocol;               /* enum weft_protocol */
+	__u64 epoch;                  /* of what else was asked for it; 0: now */
 };
 
 static __always_inline __u64 weft_epoch_now(void)
@@ -69,7 +70,7 @@ __attribute__((noinline)) int weft_permit(const struct weft_ends_of *ends,
 
 	if (!ends || !answer)
 		return 0;
-	q.epoch = weft_epoch_now();
+	q.epoch = ends->epoch ? ends->epoch : weft_epoch_now();
 	q.source_subject = ends->source_subject;
 	q.destination_subject = ends->destination_subject;
 	q.layers = ends->layers;

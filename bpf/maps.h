@@ -368,7 +368,8 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } weft_proc_rules SEC(".maps");
 
-/* Workload -> whether it has rules. Has room for two generations of every workload. */
+/* Workload -> whether it has rules. Has room for two generations of every workload. Full: the old
+ * generation stays in force. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 2048);

@@ -137,20 +137,19 @@ static __always_inline void weft_find_arguments(weft_task task, struct weft_scra
 	}
 }
 
-/* Finds out about `task`, whose netns is the workload's, and keeps it. `own`: it is the current
- * one, so that its arguments can be read. 0: nobody to keep. room->process is filled if it could
+/* Finds out about `task` and keeps it. `own`: it is the current one, so that its arguments can be
+ * read. 0: nobody to keep. room->process is filled if it could
  * be. */
 static __always_inline int weft_learn_process(weft_task task, const struct weft_process_key *key,
-					      __u32 workload, int own, __u32 flags,
-					      struct weft_scratch *room)
+					      const struct weft_origin *origin, int own,
+					      __u32 flags, struct weft_scratch *room)
 {
 	struct weft_process *process = &room->process;
 
-	if (!weft_find_process(task, room))
+	if (!weft_find_process(task, origin, room))
 		return 0;
-	process->workload = workload;
 	process->flags |= flags;
-	process->binary = weft_number_binary(room, workload);
+	process->binary = weft_number_binary(room, origin->workload);
 	if (own) {
 		process->arguments_known = weft_arguments_known();
 		if (process->arguments_known)
@@ -193,9 +192,16 @@ static __always_inline __u64 weft_class_program(struct weft_process *process, __
 	return cached;
 }
 
-/* A process that is known, by who->key: whoever connected a socket. 0: it has ended, or runs
- * another program. */
-__attribute__((noinline)) int weft_look_at_known(struct weft_who *who)
+/* Its class where it is asked of a socket of that netns: a path is believed by its own workload. */
+static __always_inline __u32 weft_program_in(const struct weft_process *process, __u64 class,
+					     __u64 netns_cookie)
+{
+	return process->netns_cookie == netns_cookie ? (__u32) class : WEFT_PROGRAM_OTHER;
+}
+
+/* A process that is known, by who->key: whoever connected a socket of that netns. 0: it has ended,
+ * or runs another program. */
+__attribute__((noinline)) int weft_look_at_known(struct weft_who *who, __u64 netns_cookie)
 {
 	struct weft_process *process;
 	struct weft_scratch *room;
@@ -211,15 +217,19 @@ __attribute__((noinline)) int weft_look_at_known(struct weft_who *who)
 	who->binary = process->binary;
 	who->uid = process->uid;
 	who->arguments = process->arguments;
-	who->program = (__u32)weft_class_program(process, who->generation, room);
+	who->program = weft_program_in(process, weft_class_program(process, who->generation, room),
+				       netns_cookie);
 	weft_give_scratch(room);
 	return 1;
 }
 
-/* Global, like the functions of judge.h: verified once. Rules that came since the process started
- * may ask for arguments that nobody looked for then: they are looked for now, in its memory. */
-__attribute__((noinline)) int weft_look_at_current(__u32 workload, struct weft_who *who)
+/* Who uses a socket of that netns, the workload's. Global, like the functions of judge.h: verified
+ * once. Rules that came since the process started may ask for arguments that nobody looked for
+ * then: they are looked for now, in its memory. */
+__attribute__((noinline)) int weft_look_at_current(__u64 netns_cookie, __u32 workload,
+						   struct weft_who *who)
 {
+	struct weft_origin origin = {};
 	weft_task task = (weft_task)bpf_get_current_task();
 	struct weft_process *process;
 	struct weft_scratch *room;
@@ -238,15 +248,17 @@ __attribute__((noinline)) int weft_look_at_current(__u32 workload, struct weft_w
 		who->binary = process->binary;
 		who->uid = process->uid;
 		who->arguments = process->arguments;
-		who->program = (__u32)process->program;
+		who->program = weft_program_in(process, process->program, netns_cookie);
 		return 1;
 	}
 	room = weft_take_scratch();
 	if (!room)
 		return 0;
 	if (!process) {
-		if (!weft_learn_process(task, &who->key, workload, 1, WEFT_PROCESS_SEEN_LATE,
-					room)) {
+		origin.netns_cookie = netns_cookie;
+		origin.workload = workload;
+		if (!weft_learn_process(task, &who->key, &origin, 1,
+					WEFT_PROCESS_SEEN_LATE | WEFT_PROCESS_VISITOR, room)) {
 			weft_give_scratch(room);
 			return 0;
 		}
@@ -266,7 +278,7 @@ __attribute__((noinline)) int weft_look_at_current(__u32 workload, struct weft_w
 	who->binary = process->binary;
 	who->uid = process->uid;
 	who->arguments = process->arguments;
-	who->program = (__u32)cached;
+	who->program = weft_program_in(process, cached, netns_cookie);
 	weft_give_scratch(room);
 	return 1;
 }

@@ -25,9 +25,11 @@ struct dentry___weft {
 struct vfsmount___weft {
 	struct dentry___weft *mnt_root;
 };
-struct user_namespace___weft;
 struct ns_common___weft {
 	unsigned int inum;
+};
+struct user_namespace___weft {
+	struct ns_common___weft ns;
 };
 struct mnt_namespace___weft {
 	struct ns_common___weft ns;
@@ -234,7 +236,17 @@ static long weft_spell_step(__u32 index, struct weft_spell *spell)
 	return 0;
 }
 
-/* The path of what `task` runs, and whether it can be believed. */
+/* Whose process a task is: the workload's that it started in, also when it has made itself a netns
+ * of its own since. */
+struct weft_origin {
+	__u64 netns_cookie;
+	__u32 workload;
+	__u32 user_ns; /* that owns that netns; 0: only known if the task is in it */
+};
+
+/* The path of what `task` runs, and whether it can be believed: mounts are the workload's own if
+ * its user namespace has made them. The task's current netns says nothing: anybody may have a new
+ * one, of a user namespace in which they are root. */
 static __always_inline void weft_find_path(weft_task task, struct file___weft *file,
 					   struct weft_scratch *room)
 {
@@ -260,13 +272,14 @@ static __always_inline void weft_find_path(weft_task task, struct file___weft *f
 	top = climb.mount;
 	/* A detached file has no place; the name it was given must not pass for one. */
 	if (climb.end != WEFT_PATH_ROOT || BPF_CORE_READ(top, mnt_ns) != mount_ns ||
-	    BPF_CORE_READ(mount_ns, user_ns) != BPF_CORE_READ(task, nsproxy, net_ns, user_ns))
+	    !process->user_ns || BPF_CORE_READ(mount_ns, user_ns, ns.inum) != process->user_ns)
 		process->flags |= WEFT_PROCESS_UNTRUSTED;
 }
 
 /* Everything but the numbers that maps give and the arguments. 0: a kernel thread, or it has ended.
  */
-static __always_inline int weft_find_process(weft_task task, struct weft_scratch *room)
+static __always_inline int weft_find_process(weft_task task, const struct weft_origin *origin,
+					     struct weft_scratch *room)
 {
 	struct file___weft *file = BPF_CORE_READ(task, mm, exe_file);
 	struct weft_process *process = &room->process;
@@ -275,7 +288,11 @@ static __always_inline int weft_find_process(weft_task task, struct weft_scratch
 	if (!file)
 		return 0;
 	__builtin_memset(process, 0, sizeof(*process));
-	process->netns_cookie = weft_netns_of(task);
+	process->netns_cookie = origin->netns_cookie;
+	process->workload = origin->workload;
+	process->user_ns = weft_netns_of(task) == origin->netns_cookie
+				   ? BPF_CORE_READ(task, nsproxy, net_ns, user_ns, ns.inum)
+				   : origin->user_ns;
 	process->id.inode = BPF_CORE_READ(file, f_inode, i_ino);
 	process->id.device = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
 	process->uid = BPF_CORE_READ(task, cred, uid.val);

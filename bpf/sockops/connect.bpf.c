@@ -56,6 +56,7 @@ static __always_inline void weft_police(struct weft_call *call, struct weft_ends
 	struct weft_answer answer = {};
 
 	ends->protocol = WEFT_PROTOCOL_TCP;
+	ends->epoch = call->epoch;
 	if (!weft_permit(ends, &answer))
 		weft_deny(&call->decision, answer.rule, answer.by_default);
 	call->audit = answer.audit;
@@ -230,7 +231,7 @@ static __always_inline void weft_find_who(struct weft_call *call, struct bpf_soc
 	struct weft_maker *maker;
 
 	call->who.generation = weft_generation(call->epoch);
-	weft_look_at_current(workload->id, &call->who);
+	weft_look_at_current(call->netns_cookie, workload->id, &call->who);
 	maker = bpf_sk_storage_get(&weft_makers, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!maker)
 		return;

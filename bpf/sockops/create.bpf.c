@@ -13,14 +13,15 @@ char LICENSE[] SEC("license") = "GPL";
 SEC("cgroup/sock_create")
 int weft_create(struct bpf_sock *ctx)
 {
-	struct weft_workload *workload = weft_workload_of(bpf_get_netns_cookie(ctx));
+	__u64 netns_cookie = bpf_get_netns_cookie(ctx);
+	struct weft_workload *workload = weft_workload_of(netns_cookie);
 	struct weft_maker *maker;
 	struct weft_who who = {};
 
 	if (!workload)
 		return 1;
 	who.generation = weft_generation(weft_epoch_now());
-	if (!weft_look_at_current(workload->id, &who))
+	if (!weft_look_at_current(netns_cookie, workload->id, &who))
 		return 1;
 	maker = bpf_sk_storage_get(&weft_makers, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!maker)

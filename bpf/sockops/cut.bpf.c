@@ -142,11 +142,11 @@ static __always_inline void weft_judge_caller(const struct weft_sock *st,
 	struct weft_process_call asked = {};
 	struct weft_who who = {};
 
-	asked.epoch = weft_epoch_now();
+	asked.epoch = ends->epoch;
 	who.generation = weft_generation(asked.epoch);
 	who.key.pid = st->pid;
 	who.key.started = st->started;
-	if (!weft_watch_of(&who, st->workload) || !weft_look_at_known(&who))
+	if (!weft_watch_of(&who, st->workload) || !weft_look_at_known(&who, cut_netns_cookie))
 		return;
 	asked.subject = st->workload;
 	asked.service = service && (service->flags & WEFT_SVC_L7) ? service->id : 0;
@@ -214,6 +214,7 @@ int weft_cut(struct bpf_iter__tcp *ctx)
 	if (!st || !workload || st->workload != workload->id ||
 	    st->generation != workload->generation)
 		return 0;
+	ends.epoch = weft_epoch_now();
 	weft_flow_of((struct sock *)tcp, &flow);
 	weft_find_ends(st, workload, &flow, &target, &ends);
 	app_client = st->role == WEFT_ROLE_APP && st->pid;

@@ -134,26 +134,48 @@ static __always_inline void weft_report_exec(weft_task task, const struct weft_p
 	weft_send(event, bytes);
 }
 
+/* Whose it is, by the netns it is in or by what is known of it: one that leaves for a netns that is
+ * nobody's, which anybody may make, stays the workload's. 0: nobody's. */
+static __always_inline int weft_find_origin(__u64 netns_cookie, const struct weft_process *known,
+					    struct weft_origin *origin)
+{
+	struct weft_workload *workload = weft_workload_of(netns_cookie);
+
+	if (!workload && known && !(known->flags & WEFT_PROCESS_VISITOR)) {
+		netns_cookie = known->netns_cookie;
+		workload = weft_workload_of(netns_cookie);
+	}
+	if (!workload)
+		return 0;
+	origin->netns_cookie = netns_cookie;
+	origin->workload = workload->id;
+	if (known && known->netns_cookie == netns_cookie)
+		origin->user_ns = known->user_ns;
+	return 1;
+}
+
 SEC("raw_tp/sched_process_exec")
 int weft_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	weft_task task = (weft_task)ctx->args[0];
 	struct weft_process_key key = {}, before = {};
-	struct weft_workload *workload;
+	struct weft_origin origin = {};
 	struct weft_scratch *room;
+	int known;
 
 	weft_key_of(task, &key);
 	before.pid = key.pid;
 	before.started = key.started - (1u << 24); /* what it ran until now */
+	known = weft_find_origin(weft_netns_of(task), bpf_map_lookup_elem(&weft_processes, &before),
+				 &origin);
 	bpf_map_delete_elem(&weft_processes, &before);
-	workload = weft_workload_of(weft_netns_of(task));
-	if (!workload)
+	if (!known)
 		return 0;
 	room = weft_take_scratch();
 	if (!room)
 		return 0;
-	if (weft_learn_process(task, &key, workload->id, 1, 0, room))
-		weft_report_exec(task, &key, workload->id, room);
+	if (weft_learn_process(task, &key, &origin, 1, 0, room))
+		weft_report_exec(task, &key, origin.workload, room);
 	weft_give_scratch(room);
 	return 0;
 }
@@ -164,9 +186,8 @@ int weft_fork(struct bpf_raw_tracepoint_args *ctx)
 	weft_task parent = (weft_task)ctx->args[0];
 	weft_task child = (weft_task)ctx->args[1];
 	struct weft_process_key from = {}, to = {};
-	struct weft_workload *workload;
+	struct weft_origin origin = {};
 	struct weft_process *process;
-	__u64 cookie;
 
 	weft_key_of(parent, &from);
 	weft_key_of(child, &to);
@@ -175,15 +196,20 @@ int weft_fork(struct bpf_raw_tracepoint_args *ctx)
 	process = bpf_map_lookup_elem(&weft_processes, &from);
 	if (!process)
 		return 0;
-	cookie = weft_netns_of(child);
-	workload = weft_workload_of(cookie);
-	if (!workload || bpf_map_update_elem(&weft_processes, &to, process, BPF_ANY))
+	if (!weft_find_origin(weft_netns_of(child), process, &origin) ||
+	    bpf_map_update_elem(&weft_processes, &to, process, BPF_ANY))
 		return 0;
 	process = bpf_map_lookup_elem(&weft_processes, &to);
 	if (!process)
 		return 0;
-	process->netns_cookie = cookie;
-	process->workload = workload->id;
+	if (process->netns_cookie !=
+	    origin.netns_cookie) { /* it was another one's when it was looked at */
+		process->flags |= WEFT_PROCESS_UNTRUSTED;
+		process->program = 0;
+	}
+	process->netns_cookie = origin.netns_cookie;
+	process->workload = origin.workload;
+	process->user_ns = origin.user_ns;
 	process->parent = from.pid;
 	process->parent_started = from.started;
 	process->pid_ns = weft_pid_ns_of(child);
@@ -225,6 +251,7 @@ int weft_scan(struct bpf_iter__task *ctx)
 	weft_task task = (weft_task)ctx->task;
 	struct weft_process_key key = {};
 	struct weft_workload *workload;
+	struct weft_origin origin = {};
 	struct weft_scratch *room;
 
 	if (!task || BPF_CORE_READ(task, pid) != BPF_CORE_READ(task, tgid) ||
@@ -237,7 +264,9 @@ int weft_scan(struct bpf_iter__task *ctx)
 	room = weft_take_scratch();
 	if (!room)
 		return 0;
-	if (weft_learn_process(task, &key, workload->id, 0, WEFT_PROCESS_SEEN_LATE, room))
+	origin.netns_cookie = scan_netns_cookie;
+	origin.workload = workload->id;
+	if (weft_learn_process(task, &key, &origin, 0, WEFT_PROCESS_SEEN_LATE, room))
 		__sync_fetch_and_add(&scan_found, 1);
 	weft_give_scratch(room);
 	return 0;

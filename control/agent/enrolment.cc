@@ -337,6 +337,7 @@ void Agent::SyncKernel() {
   policy_problems_ = want.problems;
   kernel_error_ = std::string(status.message());
   if (!status.ok()) LogError("kernel maps are not up to date", {{"error", kernel_error_}});
+  if (status.ok() && synced_.pods.size() == workloads_.size()) kernel_->Settle();
   const std::set<uint32_t> changed = writer_->TakeChanged();
   if (changed.empty()) return;
   NoteCut(kernel_->CutDenied(changed));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 #include <utility>
+#include <variant>
 
 namespace weft::agent {
 namespace {
@@ -20,6 +21,47 @@ struct Candidate {
   Distance distance = Distance::kElsewhere;
 };
 
+std::map<SocketAddress, const model::Listener*> ListenersOf(const model::Snapshot& snapshot) {
+  std::map<SocketAddress, const model::Listener*> listeners;
+  for (const auto& [name, listener] : snapshot.listeners) {
+    if (listener->address) listeners[*listener->address] = listener.get();
+  }
+  return listeners;
+}
+
+// Null: not known here.
+const std::vector<model::Endpoint>* EndpointsOf(const model::Snapshot& snapshot,
+                                                const std::string& cluster_name) {
+  const auto cluster = snapshot.clusters.find(cluster_name);
+  if (cluster == snapshot.clusters.end()) return nullptr;
+  if (cluster->second->type == model::DiscoveryType::kStatic) return &cluster->second->endpoints;
+  const auto found = snapshot.endpoints.find(cluster->second->eds_name);
+  if (cluster->second->type != model::DiscoveryType::kEds || found == snapshot.endpoints.end()) {
+    return nullptr;
+  }
+  return &found->second->endpoints;
+}
+
+// All that the proxy may choose: which route a request takes is up to its client.
+std::set<std::string> ClustersOf(const model::Snapshot& snapshot, const model::Listener& listener) {
+  std::set<std::string> clusters;
+  const auto add = [&clusters](const std::vector<model::WeightedCluster>& some) {
+    for (const model::WeightedCluster& weighted : some) clusters.insert(weighted.cluster);
+  };
+  if (listener.tcp) add(listener.tcp->clusters);
+  if (!listener.http) return clusters;
+  const model::RouteConfiguration* routes = listener.http->inline_routes.get();
+  const auto named = snapshot.routes.find(listener.http->rds_name);
+  if (routes == nullptr && named != snapshot.routes.end()) routes = named->second.get();
+  if (routes == nullptr) return clusters;
+  for (const model::VirtualHost& host : routes->virtual_hosts) {
+    for (const model::Route& route : host.routes) {
+      if (const auto* forward = std::get_if<model::Forward>(&route.action)) add(forward->clusters);
+    }
+  }
+  return clusters;
+}
+
 class Compiler {
  public:
   Compiler(const model::Snapshot& snapshot, const NodePlace& place,
@@ -34,22 +76,22 @@ class Compiler {
   Distance DistanceTo(const IpAddress& address, const std::string& zone) const;
   std::vector<Candidate> FromEds(const std::vector<model::Endpoint>& endpoints) const;
   std::vector<Candidate> FromWorkloads(const std::string& service, uint16_t port) const;
-  const std::vector<model::Endpoint>* EndpointsOf(const model::Cluster& cluster) const;
 
   const model::Snapshot& snapshot_;
   const NodePlace& place_;
   const std::set<IpAddress>& on_this_node_;
   std::string zone_;
-  std::map<SocketAddress, const model::Listener*> listeners_;
+  const std::map<SocketAddress, const model::Listener*> listeners_;
   std::map<std::pair<std::string, uint16_t>, std::vector<WorkloadPort>> workloads_;
 };
 
 Compiler::Compiler(const model::Snapshot& snapshot, const NodePlace& place,
                    const std::set<IpAddress>& on_this_node)
-    : snapshot_(snapshot), place_(place), on_this_node_(on_this_node), zone_(place.zone) {
-  for (const auto& [name, listener] : snapshot.listeners) {
-    if (listener->address) listeners_[*listener->address] = listener.get();
-  }
+    : snapshot_(snapshot),
+      place_(place),
+      on_this_node_(on_this_node),
+      zone_(place.zone),
+      listeners_(ListenersOf(snapshot)) {
   std::set<std::string> zones;
   for (const auto& [uid, workload] : snapshot.workloads) {
     if (workload->node == place.node && !workload->locality.zone.empty()) {
@@ -113,15 +155,6 @@ std::vector<Candidate> Compiler::FromWorkloads(const std::string& service, uint1
   return out;
 }
 
-const std::vector<model::Endpoint>* Compiler::EndpointsOf(const model::Cluster& cluster) const {
-  if (cluster.type == model::DiscoveryType::kStatic) return &cluster.endpoints;
-  const auto found = snapshot_.endpoints.find(cluster.eds_name);
-  if (cluster.type != model::DiscoveryType::kEds || found == snapshot_.endpoints.end()) {
-    return nullptr;
-  }
-  return &found->second->endpoints;
-}
-
 void KeepFamily(bool v4, std::vector<Candidate>* candidates) {
   const auto other = [v4](const Candidate& c) { return c.address.ip.is_v4() != v4; };
   if (!std::ranges::all_of(*candidates, other)) std::erase_if(*candidates, other);
@@ -180,7 +213,9 @@ std::optional<KernelService> Compiler::Compile(const model::Service& service,
     const auto found = snapshot_.clusters.find(listener->tcp->clusters.front().cluster);
     if (found != snapshot_.clusters.end()) cluster = found->second.get();
   }
-  const std::vector<model::Endpoint>* eds = cluster == nullptr ? nullptr : EndpointsOf(*cluster);
+  const std::vector<model::Endpoint>* eds =
+      cluster == nullptr ? nullptr
+                         : EndpointsOf(snapshot_, listener->tcp->clusters.front().cluster);
   std::vector<Candidate> candidates =
       eds != nullptr ? FromEds(*eds) : FromWorkloads(service.Key(), port.service_port);
   KeepFamily(v4, &candidates);
@@ -210,6 +245,41 @@ std::map<uint32_t, KernelService> CompileServices(const model::Snapshot& snapsho
     }
   }
   return services;
+}
+
+Reachable ReachableEndpoints(const model::Snapshot& snapshot) {
+  Reachable reachable;
+  for (const auto& [uid, workload] : snapshot.workloads) {
+    for (const auto& [service, ports] : workload->services) {
+      for (const auto& port : ports) {
+        auto& addresses = reachable[{service, port.service_port}];
+        for (const IpAddress& ip : workload->addresses) addresses.insert({ip, port.target_port});
+      }
+    }
+  }
+  const auto listeners = ListenersOf(snapshot);
+  for (const auto& [key, service] : snapshot.services) {
+    for (const model::Service::Port& port : service->ports) {
+      for (const IpAddress& ip : service->addresses) {
+        const auto listener = listeners.find({ip, port.service_port});
+        if (listener == listeners.end()) continue;
+        for (const std::string& cluster : ClustersOf(snapshot, *listener->second)) {
+          const auto* endpoints = EndpointsOf(snapshot, cluster);
+          if (endpoints == nullptr) continue;
+          auto& addresses = reachable[{key, port.service_port}];
+          for (const model::Endpoint& endpoint : *endpoints) {
+            addresses.insert(endpoint.address);
+            const model::Workload* workload = snapshot.FindWorkload(endpoint.address.ip);
+            if (workload == nullptr) continue;
+            for (const IpAddress& other : workload->addresses) {
+              addresses.insert({other, endpoint.address.port});
+            }
+          }
+        }
+      }
+    }
+  }
+  return reachable;
 }
 
 }  // namespace weft::agent

@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bpf/abi.h"
@@ -39,5 +40,11 @@ std::map<uint32_t, KernelService> CompileServices(const model::Snapshot& snapsho
                                                   const NodePlace& place,
                                                   const std::set<IpAddress>& on_this_node,
                                                   rules::Numbers& numbers);
+
+// Whom connections to a service port may reach through the proxy, by (service key, port): the
+// workloads of the service and, where a VIP has a listener, the endpoints of every cluster that the
+// listener or a route of it names. Also those that get nothing new just now.
+using Reachable = std::map<std::pair<std::string, uint16_t>, std::set<SocketAddress>>;
+Reachable ReachableEndpoints(const model::Snapshot& snapshot);
 
 }  // namespace weft::agent

@@ -24,28 +24,11 @@ void CompilePeers(const model::Snapshot& snapshot, KernelNumbers& numbers, Kerne
   }
 }
 
-using Backends = std::map<std::pair<std::string, uint16_t>, std::set<SocketAddress>>;
-
-// (service key, service port) -> addresses of healthy workloads.
-Backends CollectBackends(const model::Snapshot& snapshot) {
-  Backends backends;
-  for (const auto& [uid, workload] : snapshot.workloads) {
-    if (!workload->healthy) continue;
-    for (const auto& [service, ports] : workload->services) {
-      for (const auto& port : ports) {
-        auto& addresses = backends[{service, port.service_port}];
-        for (const IpAddress& ip : workload->addresses) addresses.insert({ip, port.target_port});
-      }
-    }
-  }
-  return backends;
-}
-
 // Every endpoint that a service which the proxy serves may have, near or far.
 std::vector<rules::L7Service> L7Services(const model::Snapshot& snapshot,
                                          const std::map<uint32_t, KernelService>& services,
                                          KernelNumbers& numbers) {
-  const Backends backends = CollectBackends(snapshot);
+  const Reachable reachable = ReachableEndpoints(snapshot);
   std::vector<rules::L7Service> out;
   for (const auto& [key, service] : snapshot.services) {
     for (const model::Service::Port& port : service->ports) {
@@ -55,7 +38,7 @@ std::vector<rules::L7Service> L7Services(const model::Snapshot& snapshot,
         if (compiled == services.end() || !(compiled->second.flags & WEFT_SVC_L7)) continue;
         rules::L7Service& made = out.emplace_back();
         made.id = compiled->first;
-        if (auto found = backends.find({key, port.service_port}); found != backends.end()) {
+        if (auto found = reachable.find({key, port.service_port}); found != reachable.end()) {
           made.endpoints.assign(found->second.begin(), found->second.end());
         }
       }

@@ -113,18 +113,29 @@ absl::Status KernelProcesses::WriteArguments(const std::vector<std::string>& arg
 }
 
 absl::Status KernelProcesses::WriteGeneration(const ProcessState& want, uint32_t generation,
-                                              PolicyReport* report) {
+                                              PolicyReport* report, bool* all_watched) {
   absl::Status first;
   const auto note = [&](const absl::Status& status) {
     ++report->touched;
     if (!status.ok() && first.ok()) first = status;
     return status.ok();
   };
+  // Watches first, open ones: a workload whose watch has no room would have no rules at all.
+  for (const auto& [subject, watch] : want.watches) {
+    const weft_watch_key key{generation, subject};
+    const weft_watch value{watch.flags, watch.lengths, 0};
+    const absl::Status put =
+        Put(watches_, key, value, absl::StrCat("process rules of workload ", subject));
+    if (!note(put)) {
+      *all_watched = false;
+      return put;
+    }
+  }
   bool all_closed = !note(WriteArguments(want.arguments));
   for (const auto& [path, number] : want.programs) {
     all_closed |= !note(Put(programs_, ToKernel(path, generation), number, "path " + path));
   }
-  std::set<uint32_t> closed;
+  std::set<uint32_t> closed, shut;
   for (const auto& [key, choices] : want.rules) {
     if (closed.contains(key.subject)) continue;
     const absl::Status put = Put(rules_, ToKernel(key, generation), ToKernel(choices),
@@ -132,13 +143,17 @@ absl::Status KernelProcesses::WriteGeneration(const ProcessState& want, uint32_t
     if (!note(put)) closed.insert(key.subject);
   }
   for (const auto& [subject, watch] : want.watches) {
-    const bool close = all_closed || closed.contains(subject);
-    if (close) report->closed.insert(subject);
-    const weft_watch value{watch.flags | (close ? WEFT_WATCH_CLOSED : 0u), watch.lengths,
-                           close ? want.full_rule : 0u};
+    if (!all_closed && !closed.contains(subject)) continue;
     const weft_watch_key key{generation, subject};
-    note(Put(watches_, key, value, absl::StrCat("process rules of workload ", subject)));
+    const weft_watch value{watch.flags | WEFT_WATCH_CLOSED, watch.lengths, want.full_rule};
+    const absl::Status put = Put(watches_, key, value, absl::StrCat("close workload ", subject));
+    if (!note(put)) {
+      *all_watched = false;
+      return first;
+    }
+    shut.insert(subject);
   }
+  report->closed.merge(shut);
   return first;
 }
 
@@ -150,9 +165,14 @@ void KernelProcesses::Write(const ProcessState& want, uint64_t epoch, PolicyRepo
     return;
   }
   const uint32_t next = in_force_ + 1 == 0 ? 1 : in_force_ + 1;
-  const absl::Status status = WriteGeneration(want, next, report);
+  bool all_watched = true;
+  const absl::Status status = WriteGeneration(want, next, report, &all_watched);
   failed_ = !status.ok();
   report->status.Update(status);
+  if (!all_watched) {  // in force, it would let workloads go: the old rules stay
+    report->status.Update(RemoveGeneration([next](uint32_t g) { return g == next; }));
+    return;
+  }
   const uint32_t zero = 0;
   weft_class generation{};
   absl::Status named = absl::OkStatus();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Private to control/bpf: the kernel's maps of processes. Compiled process policy is written as a
-// whole under a new generation, which comes into force with an epoch of policy (kernel_policy.h), so
-// that a destination's class and the rules about it never disagree; the generation of before is
+// whole under a new generation, which comes into force with an epoch of policy (kernel_policy.h),
+// so that a destination's class and the rules about it never disagree; the generation of before is
 // removed after a grace period. Thread: the agent's.
 #pragma once
 #include <memory>
@@ -22,7 +22,7 @@ class KernelProcesses final {
                                                                  uint64_t epoch);
 
   // Writes a generation that counts from `epoch` on, if `want` is not what is in force. What has no
-  // room closes its workload.
+  // room closes its workload; if there is none to say even that, all rules stay as they are.
   void Write(const ProcessState& want, uint64_t epoch, PolicyReport* report);
   // The epoch has come, and nobody reads what was before.
   absl::Status RemoveOld();
@@ -45,13 +45,14 @@ class KernelProcesses final {
   KernelProcesses() = default;
   absl::Status WriteArguments(const std::vector<std::string>& arguments);
   absl::Status RemoveGeneration(const std::function<bool(uint32_t)>& unwanted);
-  absl::Status WriteGeneration(const ProcessState& want, uint32_t generation,
-                               PolicyReport* report);
+  // Not `all_watched`: a workload with rules would be without; the generation must not be named.
+  absl::Status WriteGeneration(const ProcessState& want, uint32_t generation, PolicyReport* report,
+                               bool* all_watched);
 
   UniqueFd rules_, watches_, programs_, arguments_, generation_, config_, activity_, binaries_,
       processes_;
   uint32_t in_force_ = 0, old_ = 0;
-  int version_ = 0;  // of weft_proc_gen, in force
+  int version_ = 0;                   // of weft_proc_gen, in force
   std::optional<ProcessState> have_;  // nothing: an earlier agent's
   bool failed_ = false;               // something had no room: try again with the next change
   std::unordered_map<uint32_t, Binary> numbered_;  // also what is gone from the map

@@ -540,6 +540,7 @@ SpliceStats Kernel::GetSpliceStats() const {
 }
 
 std::vector<BinaryVerdict> Kernel::Binaries() const { return ReadBinaries(state_->maps.binaries); }
+void Kernel::Settle() { state_->watcher->Settle(); }
 const absl::Status& Kernel::watching() const { return state_->watcher->status(); }
 
 int Kernel::events_fd() const { return ring_buffer__epoll_fd(state_->ring.get()); }

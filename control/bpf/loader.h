@@ -142,6 +142,9 @@ class Kernel final {
   absl::Status SetWorkload(uint64_t netns_cookie, const WorkloadConfig& workload);
   // Releases. OK if it was not attached.
   absl::Status DetachWorkload(uint64_t netns_cookie);
+  // Every workload of the node is attached with the flags that it shall have: what an earlier agent
+  // left for others goes. Call once that is so; further calls do nothing.
+  void Settle();
   // Everything enrolled, by an earlier agent too: (netns cookie, entry).
   std::vector<std::pair<uint64_t, weft_workload>> Workloads() const;
 

@@ -37,6 +37,11 @@ void Watcher::Set(uint64_t netns_cookie, bool under_auto) {
   if (before && under_auto_.empty()) status_ = RemoveLink(paths_.links + "/" + kLink);
 }
 
+void Watcher::Settle() {
+  if (!settled_ && under_auto_.empty()) status_ = RemoveLink(paths_.links + "/" + kLink);
+  settled_ = true;
+}
+
 std::vector<BinaryVerdict> ReadBinaries(const UniqueFd& binaries) {
   std::vector<BinaryVerdict> all;
   for (const weft_binary_id& id : Keys<weft_binary_id>(binaries)) {

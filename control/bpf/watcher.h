@@ -19,6 +19,9 @@ class Watcher final {
   // Attaches with the first workload under `auto`, detaches with the last one. What an earlier
   // agent attached is replaced without a gap.
   void Set(uint64_t netns_cookie, bool under_auto);
+  // Every workload of the node has been named: what an earlier agent left attached for one that is
+  // no more, or no longer under `auto`, goes. Further calls do nothing.
+  void Settle();
   // Why this kernel cannot watch: nothing new is learned then.
   const absl::Status& status() const { return status_; }
 
@@ -28,6 +31,7 @@ class Watcher final {
   const PinPaths paths_;
   const MapSizes sizes_;
   std::set<uint64_t> under_auto_;  // by netns cookie
+  bool settled_ = false;
   absl::Status status_;
 };
 

@@ -209,6 +209,25 @@ TEST_F(LearnTest, VerdictsSurviveTheAgent) {
   EXPECT_TRUE(WaitUntilSeen(WEFT_SIDE_ACCEPTING, WEFT_LEARN_CONNECTIONS + 1));
 }
 
+TEST_F(LearnTest, AWatchThatNobodyNeedsAfterARestartGoes) {
+  ASSERT_NO_FATAL_FAILURE(Enrol(kAuto, kAuto));
+  const std::filesystem::path link =
+      node_.config().bpffs_root + "/weft/" + node_.config().node + "/links/watch";
+  ASSERT_TRUE(std::filesystem::exists(link));
+  node_.Restart();
+  node_.Enrol(client_pod_, kAuto);
+  node_.Enrol(server_pod_, kOn);
+  node_.kernel().Settle();
+  EXPECT_TRUE(std::filesystem::exists(link));
+  node_.Restart();
+  node_.Enrol(client_pod_, kOn);
+  EXPECT_TRUE(std::filesystem::exists(link));  // another may still come
+  node_.Enrol(server_pod_, kOn);
+  node_.kernel().Settle();
+  EXPECT_TRUE(node_.kernel().watching().ok()) << node_.kernel().watching();
+  EXPECT_FALSE(std::filesystem::exists(link));
+}
+
 // A copy of this binary that reads what is given to it as descriptor 0.
 class OtherBinary {
  public:

@@ -2,7 +2,10 @@
 // What a program may try to pass for another one, and what each attempt gets. `good` may reach the
 // server, nothing else may. A program is its path in its mount namespace, at exec; that path is
 // believed where only the workload's own mounts can have made it.
+#include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -123,6 +126,86 @@ TEST_F(AttackTest, AMountOfAnOwnUserNamespaceIsNotBelieved) {
   EXPECT_TRUE(LastFlags() & WEFT_PROCESS_UNTRUSTED);
   // A mount namespace of the workload's own user namespace is its root's doing: believed.
   EXPECT_EQ(RunIn(client_pod_, Words({"/usr/bin/unshare", "-m", good_})), 0);
+}
+
+// A netns of its own user namespace makes its root nobody's judge: the socket is the pod's.
+TEST_F(AttackTest, AMountBesideAnOwnNetnsIsNotBelieved) {
+  const std::string to = server_pod_.v4.ToString() + " " + std::to_string(kServerPort);
+  const auto with_socket = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), {bad_, "--helper", "make-exec"});
+    return RunIn(client_pod_, words);
+  };
+  const std::string script =
+      "mount --bind " + bad_ + " " + good_ + " && exec " + good_ + " --helper connect-9 " + to;
+  EXPECT_EQ(with_socket({"/usr/bin/unshare", "-Urmn", "/bin/sh", "-c", script}), EPERM);
+  EXPECT_TRUE(LastFlags() & WEFT_PROCESS_UNTRUSTED);
+  EXPECT_EQ(with_socket({"/usr/bin/unshare", "-Urmnf", "/bin/sh", "-c", script}), EPERM);
+  EXPECT_TRUE(LastFlags() & WEFT_PROCESS_UNTRUSTED);
+  // The pod's own mounts name it, wherever its netns is.
+  const std::string connect = " --helper connect-9 " + to;
+  EXPECT_EQ(with_socket({"/usr/bin/unshare", "-rn", "/bin/sh", "-c", "exec " + good_ + connect}),
+            0);
+  EXPECT_EQ(with_socket({"/usr/bin/unshare", "-rn", "/bin/sh", "-c", "exec " + bad_ + connect}),
+            EPERM);
+}
+
+TEST_F(AttackTest, ANetnsOfItsOwnDoesNotHideAnExec) {
+  Policy(client_pod_).rules = {
+      {.name = "never", .binaries = {bad_}, .action = model::ProcessPolicy::Action::kKill}};
+  Apply();
+  const auto kills = [&] {
+    int seen = 0;
+    for (const weft_process_event& event : Events().processes) {
+      if (event.kind != WEFT_EVENT_EXEC || event.reason != WEFT_R_PROCESS_KILLED) continue;
+      ++seen;
+      EXPECT_EQ(event.workload, client_pod_.id);
+      EXPECT_EQ(PathOf(event.binary), bad_);
+    }
+    return seen;
+  };
+  const std::string script = bad_ + " --helper exit 7; exit $?";
+  kills();
+  EXPECT_EQ(RunIn(client_pod_, {"/usr/bin/unshare", "-rn", bad_, "--helper", "exit", "7"}),
+            -SIGKILL);
+  EXPECT_EQ(kills(), 1);
+  EXPECT_EQ(RunIn(client_pod_, {"/usr/bin/unshare", "-rn", "/bin/sh", "-c", script}),
+            128 + SIGKILL);
+  EXPECT_EQ(kills(), 1);
+  // clone() right into a netns, and once more.
+  EXPECT_EQ(RunIn(client_pod_,
+                  {"/usr/bin/unshare", "-rnf", "/usr/bin/unshare", "-nf", "/bin/sh", "-c", script}),
+            128 + SIGKILL);
+  EXPECT_EQ(kills(), 1);
+  EXPECT_EQ(RunIn(client_pod_, {"/usr/bin/unshare", "-rn", good_, "--helper", "exit", "7"}), 7);
+}
+
+// Whoever makes sockets for a pod (the node's agent, a runtime) is not the pod's for it.
+TEST_F(AttackTest, WhoOnlyUsesAPodsSocketIsNotThePods) {
+  Policy(client_pod_).rules = {
+      {.name = "never", .binaries = {bad_}, .action = model::ProcessPolicy::Action::kKill}};
+  Apply();
+  const UniqueFd fd = TcpSocket(client_pod_, AF_INET, Blocking::kYes);
+  EXPECT_EQ(Connect(fd, server_pod_.At(kServerPort)), 0);
+  Events();
+  EXPECT_EQ(WEXITSTATUS(system((bad_ + " --helper exit 7").c_str())), 7);
+  EXPECT_TRUE(Events().processes.empty());
+}
+
+TEST_F(AttackTest, AnotherPodsProgramOfThatNameIsNotThisPods) {
+  int channel[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel), 0);
+  const UniqueFd a(channel[0]), b(channel[1]);
+  const auto passed_to = [&](const Pod& pod) {
+    EXPECT_EQ(
+        RunIn(client_pod_, {good_, "--helper", "send-socket", std::to_string(a.get())}, {a.get()}),
+        0);
+    return RunIn(pod,
+                 {good_, "--helper", "connect-received", std::to_string(b.get()),
+                  server_pod_.v4.ToString(), std::to_string(kServerPort)},
+                 {b.get()});
+  };
+  EXPECT_EQ(passed_to(client_pod_), 0);
+  EXPECT_EQ(passed_to(other_pod_), EPERM);
 }
 
 TEST_F(AttackTest, AProgramFromMemoryHasNoPath) {

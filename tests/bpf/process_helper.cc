@@ -2,6 +2,7 @@
 // The other life of a test's executable: called as `PATH --helper WORD ...` it does what WORD says,
 // before any test is looked at, and ends. Its exit code is the errno of what it tried.
 #include <arpa/inet.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -129,6 +130,13 @@ int Do(const Words& w) {
   if (word == "connect-pause") {  // whatever comes of it
     ConnectTo(NewSocket(), w[1], w[2]);
     pause();
+  }
+  if (word == "connect-often") {  // until one is let through, which ends it by SIGUSR1
+    for (;;) {
+      const int fd = NewSocket();
+      if (ConnectTo(fd, w[1], w[2]) == 0) raise(SIGUSR1);
+      close(fd);
+    }
   }
   if (word == "exit") return atoi(w[1].c_str());
   if (word == "flood") {  // N connects that are refused, and N programs

@@ -223,6 +223,38 @@ TEST(ProcessKill, WhereTheKernelCannotTheReaderOfEventsKills) {
   EXPECT_TRUE(NothingToAccept(listener, 50));
 }
 
+// The event is the kill: a workload whose events are beyond its rate must not live by that.
+TEST(ProcessKill, NoFloodOfEventsHoldsUpTheKill) {
+  Network network;
+  Node node("procdue", [](KernelConfig& config) {
+    config.kill_in_kernel = false;
+    config.events_per_second = 1;
+    config.events_at_once = 4;
+  });
+  Pod& client = network.pod(0);
+  node.Enrol(client, WEFT_WL_PROXY_READY);
+  node.policy().processes.watches[client.id] = {WEFT_WATCH_CONNECT, 1 | 1u << 16};
+  node.policy().processes.rules[{.subject = client.id,
+                                 .class_number = WEFT_CLASS_ANY,
+                                 .port = kServerPort,
+                                 .length = 16,
+                                 .asks = WEFT_ASKS_CONNECT}] = {{0, WEFT_PROCESS_KILL, 1}};
+  node.policy().processes.rules[{
+      .subject = client.id, .class_number = WEFT_CLASS_ANY, .asks = WEFT_ASKS_CONNECT}] = {
+      {0, WEFT_PROCESS_LOG, 2}};
+  node.Apply();
+  ASSERT_FALSE(node.kernel().kills_at_connect());
+  for (int i = 0; i < 200; ++i) {
+    Connect(TcpSocket(client, AF_INET, Blocking::kYes), {*IpAddress::Parse("203.0.113.9"), 443});
+  }
+  ASSERT_GT(node.kernel().Activities().at(0).suppressed, 100u);
+  node.Events();
+  Child child(client, {std::filesystem::canonical("/proc/self/exe"), "--helper", "connect-pause",
+                       network.pod(1).v4.ToString(), std::to_string(kServerPort)});
+  EXPECT_EQ(node.WaitEvent(WEFT_EVENT_CONNECT).reason, WEFT_R_PROCESS_KILLED);
+  EXPECT_EQ(child.Wait(), -SIGKILL);
+}
+
 TEST_F(ProcessTest, KillAtExecByBinaryAndArguments) {
   const std::string bad = Program("bad"), good = Program("good");
   Policy(client_pod_).rules = {
@@ -422,6 +454,55 @@ TEST_F(ProcessTest, NoConnectSeesAMixOfTwoPolicies) {
   EXPECT_GT(tried, 500);
 }
 
+// As above with a slow half: what the process's arguments are is read between the epoch and the
+// network's rules, so that a change may come in between.
+TEST_F(ProcessTest, NoConnectSeesAMixWhileArgumentsAreRead) {
+  const std::string program = Program("program");
+  uint32_t changes = 0;
+  const auto set = [&](bool a) {
+    // A new argument with every change makes those that are there count as not looked for.
+    const std::string argument = "-n" + std::to_string(changes++ % 60);
+    Policy(client_pod_).rules = {{.name = "r",
+                                  .destinations = {Uid(a ? server_pod_ : other_pod_)},
+                                  .connects = true,
+                                  .action = Action::kDeny},
+                                 {.name = "more",
+                                  .arguments = {argument},
+                                  .destinations = {Uid(other_pod_)},
+                                  .connects = true,
+                                  .action = Action::kLog}};
+    auto network = std::make_shared<model::NetworkPolicy>();
+    network->namespace_name = "demo";
+    network->name = "out";
+    network->subjects = {Uid(client_pod_)};
+    network->isolates_egress = true;
+    network->egress = {{.workloads = {Uid(a ? server_pod_ : other_pod_)}, .any_port = true}};
+    snapshot_.network_policies[network->Key()] = network;
+    return Compiled();
+  };
+  ASSERT_TRUE(node_.kernel().ApplyPolicy(set(true)).status.ok());
+  int through = 0, tried = 0;
+  bool a = false;
+  for (int round = 0; round < 50; ++round) {
+    std::vector<std::string> words = {program, "--helper"};
+    words.insert(words.end(), 1000, "-x");
+    words.insert(words.end(),
+                 {"connect-often", server_pod_.v4.ToString(), std::to_string(kServerPort)});
+    Child child(client_pod_, words);
+    WaitProcess(WEFT_EVENT_EXEC, child.pid());
+    for (int i = 0; i < 4; ++i, a = !a) {
+      ASSERT_TRUE(node_.kernel().ApplyPolicy(set(a)).status.ok());
+    }
+    kill(child.pid(), SIGTERM);
+    const int got = child.Wait();
+    ++tried;
+    through += got == -SIGUSR1;
+    EXPECT_TRUE(got == -SIGTERM || got == -SIGUSR1) << got;
+  }
+  printf("%u changes, %d programs, %d came through\n", changes, tried, through);
+  EXPECT_EQ(through, 0);
+}
+
 TEST(ProcessRoom, RulesWithoutRoomCloseTheWorkloadAndRecover) {
   Network network;
   Pod& client = network.pod(0);
@@ -451,6 +532,41 @@ TEST(ProcessRoom, RulesWithoutRoomCloseTheWorkloadAndRecover) {
   const PolicyReport again = node.Apply();
   EXPECT_TRUE(again.closed.empty());
   EXPECT_EQ(connect(client), 0);
+}
+
+TEST(ProcessRoom, WithoutRoomToSayWhoHasRulesTheOldOnesStay) {
+  Network network;
+  Pod& client = network.pod(2);
+  Pod& server = network.pod(1);
+  Node node("procwatch", [](KernelConfig& config) { config.sizes.workloads = 2; });
+  node.Enrol(client, WEFT_WL_PROXY_READY);
+  node.Enrol(server, WEFT_WL_PROXY_READY);
+  const UniqueFd listener = Listener(server, kServerPort);
+  const auto connect = [&] {
+    return Connect(TcpSocket(client, AF_INET, Blocking::kYes), server.At(kServerPort));
+  };
+  const ProcessRuleKey any{
+      .subject = client.id, .class_number = WEFT_CLASS_ANY, .asks = WEFT_ASKS_CONNECT};
+  ProcessState& processes = node.policy().processes;
+  processes.watches[client.id] = {WEFT_WATCH_CONNECT, 1};
+  processes.rules[any] = {{0, WEFT_PROCESS_DENY, 1}};
+  EXPECT_TRUE(node.Apply().status.ok());
+  EXPECT_EQ(connect(), EPERM);
+  // Room for four, of which one is taken: the client's is the one that has none.
+  for (uint32_t id = 0; id < client.id; ++id) processes.watches[id] = {WEFT_WATCH_CONNECT, 1};
+  processes.rules[any] = {{0, WEFT_PROCESS_DENY, 2}};
+  const PolicyReport full = node.kernel().ApplyPolicy(node.policy());
+  EXPECT_TRUE(absl::IsResourceExhausted(full.status)) << full.status;
+  EXPECT_TRUE(full.closed.empty());
+  node.Events();
+  EXPECT_EQ(connect(), EPERM);
+  EXPECT_EQ(node.WaitEvent(WEFT_EVENT_CONNECT).rule, 1u);
+  processes.watches.erase(0);
+  processes.watches.erase(1);
+  EXPECT_TRUE(node.Apply().status.ok());
+  node.Events();
+  EXPECT_EQ(connect(), EPERM);
+  EXPECT_EQ(node.WaitEvent(WEFT_EVENT_CONNECT).rule, 2u);
 }
 
 TEST(ProcessFlood, OnePodsFloodIsLimitedAndDrownsNobody) {

@@ -211,5 +211,59 @@ TEST_F(KernelServicesTest, SharesOfSeveralClustersAreTheProxys) {
   EXPECT_EQ(Compile().flags, WEFT_SVC_L7);
 }
 
+TEST_F(KernelServicesTest, WhatCanBeReachedIsOfAllClustersAndTheWorkloads) {
+  const auto add_cluster = [&](const std::string& name, const char* address,
+                               model::HealthStatus health = model::HealthStatus::kHealthy) {
+    auto cluster = std::make_shared<model::Cluster>();
+    cluster->name = name;
+    cluster->type = model::DiscoveryType::kEds;
+    cluster->eds_name = "eds-" + name;
+    snapshot_.clusters[name] = cluster;
+    model::Endpoint endpoint;
+    endpoint.address = {Ip(address), 8080};
+    endpoint.health = health;
+    snapshot_.endpoints[cluster->eds_name] =
+        std::make_shared<model::Endpoints>(model::Endpoints{cluster->eds_name, {endpoint}});
+  };
+  add_cluster("second", "192.0.2.1");
+  add_cluster("canary", "192.0.2.2", model::HealthStatus::kDraining);
+  add_cluster("named", "192.0.2.3");
+  add_cluster("unused", "192.0.2.4");
+  AddWorkload("n2", {"10.1.0.9"});
+  AddEndpoint("10.1.0.1");
+  auto listener = std::make_shared<model::Listener>(*snapshot_.listeners["l10.96.0.10"]);
+  listener->tcp->clusters.push_back({.cluster = "second", .weight = 1});
+  listener->http.emplace();
+  const auto routes_to = [](const std::string& cluster) {
+    model::Forward forward;
+    forward.clusters = {{.cluster = cluster, .weight = 1}};
+    model::Route route;
+    route.action = forward;
+    model::RouteConfiguration routes;
+    routes.virtual_hosts.emplace_back().routes = {route};
+    return std::make_shared<const model::RouteConfiguration>(routes);
+  };
+  listener->http->inline_routes = routes_to("canary");
+  snapshot_.listeners["l10.96.0.10"] = listener;
+  const auto reached = [&] {
+    CompileAll();
+    std::vector<std::string> out;
+    for (const SocketAddress& address : ReachableEndpoints(snapshot_)[{"demo/web", 80}]) {
+      EXPECT_EQ(address.port, 8080);
+      out.push_back(address.ip.ToString());
+    }
+    return out;
+  };
+  EXPECT_THAT(reached(),
+              testing::UnorderedElementsAre("10.1.0.1", "10.1.0.9", "192.0.2.1", "192.0.2.2"));
+  listener = std::make_shared<model::Listener>(*listener);
+  listener->http->inline_routes = nullptr;
+  listener->http->rds_name = "r";
+  snapshot_.routes["r"] = routes_to("named");
+  snapshot_.listeners["l10.96.0.10"] = listener;
+  EXPECT_THAT(reached(),
+              testing::UnorderedElementsAre("10.1.0.1", "10.1.0.9", "192.0.2.1", "192.0.2.3"));
+}
+
 }  // namespace
 }  // namespace weft::agent
