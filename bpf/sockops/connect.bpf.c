@@ -320,7 +320,14 @@ int weft_connect4(struct bpf_sock_addr *ctx)
 {
 	struct weft_call call = {};
 
-	weft_addr_v4(&call.asked, ctx->user_ip4, (__be16)ctx->user_port);
+	__be32 asked = ctx->user_ip4;
+	struct bpf_sock *sk = ctx->sk;
+
+	/* The kernel takes 0.0.0.0 for the address that the socket is bound to, which need not be
+	 * the pod's. */
+	if (!asked && sk)
+		asked = sk->src_ip4;
+	weft_addr_v4(&call.asked, asked, (__be16)ctx->user_port);
 	weft_decide_call(ctx, &call);
 	if (weft_redirects(&call)) {
 		ctx->user_ip4 = weft_word(call.target.ip, 3);

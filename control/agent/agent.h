@@ -54,7 +54,7 @@ class Agent final {
     std::string source;  // file it came from; empty: the API
     LocalPod pod;
     int netns_fd = -1;
-    bool published = false;  // LocalWorkload is in the cache
+    bool published = false;     // LocalWorkload is in the cache
     uint64_t policy_epoch = 0;  // see there
     State state = State::kWaitsForControl;
     std::string error;
@@ -99,7 +99,9 @@ class Agent final {
   // enrolment.cc
   absl::Status Enrol(const WorkloadEntry& entry, const std::string& source);
   absl::Status EnrolSteps(Enrolled& workload);
-  absl::Status GuardStep(Enrolled& workload);
+  static bool IsEnrolledIn(const Enrolled& workload);
+  absl::Status Renew(Enrolled& workload);
+  absl::Status GuardStep(Enrolled& workload, bool adopted);
   absl::Status Remove(const std::string& key);
   void ChooseNumbers(Enrolled& workload, uint64_t netns_cookie);
   void ScanWorkloads();

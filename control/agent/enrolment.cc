@@ -67,8 +67,11 @@ absl::Status Agent::EnrolSteps(Enrolled& workload) {
   // Until the control plane has spoken there is no policy of it in the kernel, so it may do
   // nothing; what an earlier agent had decided stays.
   uint32_t flags = 0;
+  bool adopted = false;
   for (const auto& [known_cookie, known] : kernel_->Workloads()) {
-    if (known_cookie == cookie) flags = known.flags;
+    if (known_cookie != cookie) continue;
+    adopted = true;
+    flags = known.flags & ~WEFT_WL_ENROLLING;
   }
   KernelWorkload entry{.id = workload.pod.id,
                        .generation = workload.pod.generation,
@@ -80,7 +83,7 @@ absl::Status Agent::EnrolSteps(Enrolled& workload) {
   if (!attached.ok()) return Annotate(attached.status(), workload.entry.Key());
   writer_->NoteWorkload(cookie, entry);
   synced_ = {};
-  WEFT_RETURN_IF_ERROR(GuardStep(workload));
+  WEFT_RETURN_IF_ERROR(GuardStep(workload, adopted));
   if (!sockets_control_) return absl::UnavailableError("weft-sockets is not running");
   WEFT_RETURN_IF_ERROR(sockets_control_->AddWorkload(workload.pod.id, workload.pod.generation,
                                                      kNodeTenant, workload.netns_fd));
@@ -89,11 +92,17 @@ absl::Status Agent::EnrolSteps(Enrolled& workload) {
 }
 
 // A workload that could leave the mesh is refused, unless it, or this kernel, leaves no choice.
-absl::Status Agent::GuardStep(Enrolled& workload) {
-  workload.bypass.clear();
+// Not one that was enrolled before: whoever rules the pod could show another link and be rid of all
+// policy. What it has stays, and its status says so.
+absl::Status Agent::GuardStep(Enrolled& workload, bool adopted) {
   const auto guard = kernel_->GuardWorkload(workload.pod.netns_cookie);
-  if (guard.ok()) return absl::OkStatus();
-  workload.bypass = std::string(guard.status().message());
+  workload.bypass = guard.ok() ? guard->problem : std::string(guard.status().message());
+  if (workload.bypass.empty()) return absl::OkStatus();
+  if (guard.ok() || adopted) {
+    LogError("a workload stays enrolled, but may have a way round its guard",
+             {{"workload", workload.entry.Key()}, {"why", workload.bypass}});
+    return absl::OkStatus();
+  }
   const bool cooperative = workload.entry.cooperative && absl::IsFailedPrecondition(guard.status());
   if (cooperative || absl::IsUnimplemented(guard.status())) {
     LogWarning("a workload is enrolled without a guard",
@@ -111,6 +120,33 @@ absl::Status Agent::GuardStep(Enrolled& workload) {
   return refused;
 }
 
+// Whether the namespace of its entry is still the one that it was enrolled in.
+bool Agent::IsEnrolledIn(const Enrolled& workload) {
+  if (workload.pod.netns_cookie == 0) return false;
+  const auto fd = OpenNetns(workload.entry);
+  if (!fd.ok()) return false;
+  const auto cookie = bpf::NetnsCookie(*fd);
+  close(*fd);
+  return cookie.ok() && *cookie == workload.pod.netns_cookie;
+}
+
+// Its entry is looked at again because something was amiss: nothing is undone before.
+absl::Status Agent::Renew(Enrolled& workload) {
+  const bool proxy_ready = workload.pod.proxy_ready;
+  if (workload.netns_fd >= 0) close(workload.netns_fd);
+  workload.netns_fd = -1;
+  const absl::Status status = EnrolSteps(workload);
+  workload.pod.proxy_ready = proxy_ready;
+  workload.error = std::string(status.message());
+  if (!status.ok()) {
+    LogError("a workload was not enrolled anew",
+             {{"workload", workload.entry.Key()}, {"error", workload.error}});
+    return status;
+  }
+  Reconcile();
+  return status;
+}
+
 absl::Status Agent::Enrol(const WorkloadEntry& entry, const std::string& source) {
   const std::string key = entry.Key();
   auto found = workloads_.find(key);
@@ -121,6 +157,7 @@ absl::Status Agent::Enrol(const WorkloadEntry& entry, const std::string& source)
           key + " is already enrolled by " +
           (found->second.source.empty() ? "POST /workloads" : found->second.source));
     }
+    if (found->second.entry == entry && IsEnrolledIn(found->second)) return Renew(found->second);
     WEFT_RETURN_IF_ERROR(Remove(key));
   }
   Enrolled& workload = workloads_[key];
