@@ -120,6 +120,8 @@ WEFT_SIZE(struct weft_workload, 48);
 #define WEFT_WL_STRICT                                                            \
 	16u /* plaintext from outside the mesh is refused (by the proxy at 15006) \
 	     */
+#define WEFT_WL_ENROLLING \
+	32u /* no guard yet: what was open or under way before may still be stamped legacy */
 #define WEFT_WL_SPLICE_AUTO \
 	128u /* weft.dev/splice: auto, beside WEFT_WL_SPLICE: only binaries that were learned */
 
@@ -443,9 +445,9 @@ struct weft_guard {
 	__u8 ipv6[16];
 	__u8 link_local[16];
 	__u8 mac[6];
-	__u16 reports;       /* events of the current second: a flood must not drown others' */
-	__u32 report_second; /* CLOCK_MONOTONIC */
-	__u32 pad;
+	__u16 reports; /* events of the current second: a flood must not drown others' */
+	__u32 second;  /* CLOCK_MONOTONIC */
+	__u32 denials; /* denied flows that were kept in it */
 };
 WEFT_SIZE(struct weft_guard, 80);
 

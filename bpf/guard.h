@@ -13,6 +13,7 @@
 #define WEFT_FLOW_ANSWERED_NS (180ull * 1000000000)
 #define WEFT_FLOW_TOUCH_NS    (1000000000ull) /* not written more often than that */
 #define WEFT_GUARD_REPORTS    10              /* events of one interface in a second */
+#define WEFT_GUARD_DENIALS    64              /* denied flows of one interface kept in a second */
 
 enum weft_guard_verdict {
 	WEFT_GUARD_PASS = 0,
@@ -139,7 +140,8 @@ static __always_inline struct weft_guarded weft_guard_from(void *packet, weft_lo
 
 	if (!weft_mac_equal(p->mac, own->mac))
 		return spoofed;
-	if (p->frame == WEFT_FRAME_OTHER || p->odd)
+	if (p->frame == WEFT_FRAME_OTHER || p->odd ||
+	    (p->part != WEFT_PART_WHOLE && p->end != bytes))
 		return bad;
 	if (p->frame == WEFT_FRAME_ARP) {
 		if (!weft_mac_equal(p->arp_mac, own->mac))
@@ -171,6 +173,7 @@ static __always_inline struct weft_guarded weft_guard_to(const struct weft_packe
 							 const struct weft_guard *own)
 {
 	struct weft_guarded spoofed = {WEFT_GUARD_DROP, WEFT_R_SPOOFED};
+	struct weft_guarded bad = {WEFT_GUARD_DROP, WEFT_R_BAD_PACKET};
 	struct weft_guarded out = {WEFT_GUARD_PASS, WEFT_R_NONE};
 
 	if (p->frame != WEFT_FRAME_V4 && p->frame != WEFT_FRAME_V6)
@@ -181,9 +184,39 @@ static __always_inline struct weft_guarded weft_guard_to(const struct weft_packe
 	if (weft_ip_is_loopback(p->source) &&
 	    !(weft_ip_is_zero(p->source) && weft_is_link_control(p)))
 		return spoofed;
+	if (p->part != WEFT_PART_WHOLE && p->odd)
+		return bad;
 	if (p->protocol != WEFT_IP_TCP && !weft_is_link_control(p))
 		out.verdict = weft_guard_flow(p);
 	return out;
+}
+
+static __always_inline int weft_addr_equal(const struct weft_addr *a, const struct weft_addr *b)
+{
+	return a->port_be == b->port_be && weft_ip_equal(a->ip, b->ip);
+}
+
+/* Whether TCP that the workload sends may be of a socket that carries `stamp` and has `flow`. The
+ * pod can rewrite packets after the socket made them, and use a socket again: the packet must be
+ * the socket's, and that still go where connect.bpf.c let it. */
+static __always_inline int weft_stamp_lets(const struct weft_sock *stamp,
+					   const struct weft_guard *own,
+					   const struct weft_packet *p,
+					   const struct weft_flow *flow)
+{
+	const struct weft_addr *target;
+
+	if (stamp->workload != own->workload || stamp->generation != own->generation)
+		return 0;
+	if (p->part != WEFT_PART_WHOLE || p->source_port_be != flow->local.port_be ||
+	    p->destination_port_be != flow->remote.port_be ||
+	    !weft_ip_equal(p->source, flow->local.ip) ||
+	    !weft_ip_equal(p->destination, flow->remote.ip))
+		return 0;
+	if (stamp->role != WEFT_ROLE_APP || !stamp->pid)
+		return 1;
+	target = weft_ip_is_zero(stamp->picked.ip) ? &stamp->peer : &stamp->picked;
+	return stamp->verdict == WEFT_R_DIRECT && weft_addr_equal(target, &flow->remote);
 }
 
 /* The flow of a packet that the workload sent (`sent`) or gets. */

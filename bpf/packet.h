@@ -52,7 +52,7 @@ struct weft_packet {
 	__u8 mac[6]; /* source of the frame */
 	__u8 arp_mac[6];
 	__u8 frame;    /* enum weft_frame */
-	__u8 odd;      /* options, source routes, a mapped address on the wire */
+	__u8 odd;      /* options, source routes, a first fragment that does not hold its headers */
 	__u8 protocol; /* of IP */
 	__u8 part;     /* enum weft_part */
 	__u8 hop_limit;
@@ -64,6 +64,7 @@ struct weft_packet {
 	__be16 destination_port_be;
 	__u32 fragment_id;
 	__u32 l4;      /* offset of the header behind IP */
+	__u32 end;     /* offset behind the packet, as IP's header has it */
 	__u32 l4_head; /* bytes of TCP's */
 };
 
@@ -127,7 +128,14 @@ static __always_inline int weft_parse_v4(void *packet, weft_load load, __u32 at,
 	weft_ip4_at(p->source, ip + 12);
 	weft_ip4_at(p->destination, ip + 16);
 	p->l4 = at + head;
+	p->end = at + weft_be16(ip + 2);
 	return 0;
+}
+
+static __always_inline int weft_is_extension(__u8 next)
+{
+	return next == WEFT_NEXT_HOP_BY_HOP || next == WEFT_NEXT_ROUTING ||
+	       next == WEFT_NEXT_FRAGMENT || next == WEFT_NEXT_DESTINATION;
 }
 
 /* Behind the fixed header. Extensions that were not looked through are odd. */
@@ -138,8 +146,7 @@ static __always_inline int weft_skip_extensions(void *packet, weft_load load, __
 	int i;
 
 	for (i = 0; i < WEFT_EXTENSIONS; ++i) {
-		if (next != WEFT_NEXT_HOP_BY_HOP && next != WEFT_NEXT_ROUTING &&
-		    next != WEFT_NEXT_FRAGMENT && next != WEFT_NEXT_DESTINATION)
+		if (!weft_is_extension(next))
 			break;
 		if (load(packet, at, ext, sizeof(ext)))
 			return -1;
@@ -159,6 +166,9 @@ static __always_inline int weft_skip_extensions(void *packet, weft_load load, __
 		next = ext[0];
 		if (p->part == WEFT_PART_LATER)
 			break; /* what follows is data */
+		/* The rest of them may be in another fragment: what is read here would be data. */
+		if (p->part == WEFT_PART_FIRST && weft_is_extension(next))
+			p->odd = 1;
 	}
 	if (p->part != WEFT_PART_LATER && i == WEFT_EXTENSIONS)
 		p->odd = 1;
@@ -177,6 +187,7 @@ static __always_inline int weft_parse_v6(void *packet, weft_load load, __u32 at,
 	p->hop_limit = ip[7];
 	__builtin_memcpy(p->source, ip + 8, 16);
 	__builtin_memcpy(p->destination, ip + 24, 16);
+	p->end = at + sizeof(ip) + weft_be16(ip + 4);
 	if (weft_skip_extensions(packet, load, at + sizeof(ip), ip[6], p))
 		return -1;
 	/* In our maps that would be the IPv4 address. */
@@ -205,6 +216,8 @@ static __always_inline int weft_parse_l4(void *packet, weft_load load, int quote
 
 	if (p->part == WEFT_PART_LATER)
 		return 0;
+	/* The receiver would take its ports from another fragment. */
+	p->odd |= p->part == WEFT_PART_FIRST && p->l4 + 8 > p->end;
 	switch (p->protocol) {
 	case WEFT_IP_TCP:
 	case WEFT_IP_UDP:

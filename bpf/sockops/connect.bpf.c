@@ -338,10 +338,16 @@ SEC("cgroup/connect4")
 int weft_connect4(struct bpf_sock_addr *ctx)
 {
 	struct weft_call call = {};
+	__be32 asked = ctx->user_ip4;
+	struct bpf_sock *sk = ctx->sk;
 
 	if (ctx->protocol == WEFT_IPPROTO_UDP)
 		return weft_dns_asks4(ctx, 1);
-	weft_addr_v4(&call.asked, ctx->user_ip4, (__be16)ctx->user_port);
+	/* The kernel takes 0.0.0.0 for the address that the socket is bound to, which need not be
+	 * the pod's. */
+	if (!asked && sk)
+		asked = sk->src_ip4;
+	weft_addr_v4(&call.asked, asked, (__be16)ctx->user_port);
 	weft_decide_call(ctx, &call);
 	if (weft_redirects(&call)) {
 		ctx->user_ip4 = weft_word(call.target.ip, 3);

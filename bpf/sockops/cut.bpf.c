@@ -82,7 +82,8 @@ static __always_inline void weft_ends_of_server(const struct weft_sock *st,
 }
 
 /* Open before its workload was enrolled: a connection between two workloads of this node is asked
- * like a direct one; from elsewhere, as far as addresses go. */
+ * like a direct one; from elsewhere, as far as addresses go. One to itself is nobody's affair: its
+ * stamp came from a listener. */
 static __always_inline void weft_ends_of_legacy(const struct weft_sock *st,
 						const struct weft_workload *workload,
 						const struct weft_flow *flow,
@@ -91,6 +92,8 @@ static __always_inline void weft_ends_of_legacy(const struct weft_sock *st,
 	struct weft_facts facts = {};
 	struct weft_peer *peer;
 
+	if (weft_ip_is_loopback(flow->remote.ip) || weft_is_own(workload, flow->remote.ip))
+		return;
 	if (!(st->flags & WEFT_SOCK_LEGACY_OUT)) {
 		peer = weft_peer_of(&flow->remote);
 		weft_ends_of_server(st, &flow->remote, &flow->local, peer && peer->workload, ends);

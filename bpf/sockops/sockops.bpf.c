@@ -161,16 +161,17 @@ static __always_inline void weft_on_connect(struct bpf_sock_ops *ctx, struct wef
 		st->flags &= ~WEFT_SOCK_SPLICE;
 }
 
-/* A socket of a workload that connects without a stamp: connect.bpf.c was asked before the workload
- * was enrolled (a connection to itself needs none). It was not in the kernel's tables when
- * enrolment walked them, so it is stamped as enrol.bpf.c would have done. */
+/* A socket that connects without a stamp, of a workload that is being enrolled: connect.bpf.c was
+ * asked before it was (a connection to itself needs none). It was not in the kernel's tables when
+ * enrolment walked them, so it is stamped as enrol.bpf.c would have done, and policy is asked by
+ * the walk that follows. At any other time it stays as it is, and the guard drops it. */
 static __always_inline void weft_on_connect_unstamped(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	struct weft_workload *workload = weft_workload_of(bpf_get_netns_cookie(ctx));
 	struct weft_flow flow = {};
 	struct weft_sock *st;
 
-	if (!workload)
+	if (!workload || !(workload->flags & WEFT_WL_ENROLLING))
 		return;
 	weft_flow_of(ctx, &flow);
 	if (weft_ip_is_loopback(flow.remote.ip) || weft_is_own(workload, flow.remote.ip))
@@ -182,6 +183,7 @@ static __always_inline void weft_on_connect_unstamped(struct bpf_sock_ops *ctx, 
 	st->workload = workload->id;
 	st->generation = workload->generation;
 	st->flags = WEFT_SOCK_LEGACY | WEFT_SOCK_LEGACY_OUT;
+	weft_check_epoch(st);
 }
 
 static __always_inline void weft_on_active(struct bpf_sock_ops *ctx, struct weft_sock *st)
@@ -225,6 +227,21 @@ static __always_inline void weft_learn_accepted(struct bpf_sock_ops *ctx, struct
 		st->flags &= ~WEFT_SOCK_SPLICE;
 }
 
+/* Accepted without a hand-over, by a socket that had a stamp when it began to listen: from before
+ * the enrolment, or as the end of another connection. The copy lets nothing out. During the
+ * enrolment it stands: the connection was under way before. */
+static __always_inline void weft_void_inherited(struct weft_sock *st,
+						const struct weft_workload *workload)
+{
+	if (!st || st->role != WEFT_ROLE_APP ||
+	    (st->flags & WEFT_SOCK_LEGACY && workload->flags & WEFT_WL_ENROLLING))
+		return;
+	st->workload = 0;
+	st->flags = 0;
+	st->verdict = WEFT_R_NONE;
+	st->pid = 0;
+}
+
 static __always_inline void weft_on_passive(struct bpf_sock_ops *ctx)
 {
 	struct weft_handover_key key = {};
@@ -239,12 +256,13 @@ static __always_inline void weft_on_passive(struct bpf_sock_ops *ctx)
 	if (!workload || !sk)
 		return;
 	weft_flow_of(ctx, &key.flow);
+	st = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
+	weft_void_inherited(st, workload);
 	found = bpf_map_lookup_elem(&weft_handovers, &key);
 	if (!found)
 		return;
 	given = *found;
 	bpf_map_delete_elem(&weft_handovers, &key);
-	st = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
 	/* An original destination is for our listener, the rest is for the app: never the other way
 	 * round. */
 	if ((given.kind == WEFT_HANDOVER_ORIGINAL) != (st && st->role == WEFT_ROLE_LISTENER))

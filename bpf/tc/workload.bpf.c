@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* The host end of a workload's veth: no way out of the pod but the mesh's, and no false sender. A
  * packet alone is judged by guard.h. TCP that carries something must come from a socket that
- * connect, accept or enrolment stamped: it is still known here (skb->sk survives the crossing of
- * namespaces), and raw, packet and forwarded packets have none or another. What is not TCP is
+ * connect, accept or enrolment stamped, as that socket made it: it is still known here (skb->sk
+ * survives the crossing of namespaces), and raw, packet and forwarded packets have none or
+ * another. What is not TCP is
  * judged by policy once per flow and change of policy: egress at the sender's end, ingress at the
  * receiver's. Hook: tcx, on the host's side, so that no capability in the pod reaches it. Fails
  * closed. */
@@ -47,15 +48,21 @@ static __always_inline int weft_load_skb(void *packet, __u32 offset, void *to, _
 	return bpf_skb_load_bytes(packet, offset, to, bytes) ? -1 : 0;
 }
 
-/* One interface may report so much in a second: every drop is counted, whether reported or not. */
-static __always_inline int weft_may_report_drop(struct weft_guard *own)
+static __always_inline void weft_begin_second(struct weft_guard *own)
 {
 	__u32 second = (__u32)(bpf_ktime_get_ns() / WEFT_SECOND_NS);
 
-	if (own->report_second != second) {
-		own->report_second = second;
-		own->reports = 0;
-	}
+	if (own->second == second)
+		return;
+	own->second = second;
+	own->reports = 0;
+	own->denials = 0;
+}
+
+/* One interface may report so much in a second: every drop is counted, whether reported or not. */
+static __always_inline int weft_may_report_drop(struct weft_guard *own)
+{
+	weft_begin_second(own);
 	if (own->reports >= WEFT_GUARD_REPORTS)
 		return 0;
 	own->reports += 1;
@@ -138,9 +145,20 @@ static __always_inline void weft_touch_flow(struct weft_flow_state *state, __u64
 		state->seen_ns = now_ns;
 }
 
+/* A denial is kept to save asking again. So many new ones a second: what a pod may not do must not
+ * evict the flows of others. */
+static __always_inline int weft_may_keep_denial(struct weft_guard *own)
+{
+	weft_begin_second(own);
+	if (own->denials >= WEFT_GUARD_DENIALS)
+		return 0;
+	own->denials += 1;
+	return 1;
+}
+
 /* The flow of scratch->key. 1: the packet passes. 0: denied; `answer` says why, if it is news. */
-static __always_inline int weft_pass_flow(struct weft_scratch *scratch, int sent,
-					  struct weft_answer *answer)
+static __always_inline int weft_pass_flow(struct weft_guard *own, struct weft_scratch *scratch,
+					  int sent, struct weft_answer *answer)
 {
 	struct weft_flow_state *state = bpf_map_lookup_elem(&weft_flows, &scratch->key);
 	__u32 epoch = (__u32)weft_epoch_now();
@@ -161,7 +179,8 @@ static __always_inline int weft_pass_flow(struct weft_scratch *scratch, int sent
 	}
 	/* The packet begins a flow of its own. */
 	allowed = weft_ask_policy(scratch, !sent, answer);
-	weft_keep_flow(&scratch->key, !sent, now_ns, epoch, allowed);
+	if (allowed || state || weft_may_keep_denial(own))
+		weft_keep_flow(&scratch->key, !sent, now_ns, epoch, allowed);
 	return allowed;
 }
 
@@ -172,7 +191,7 @@ static __noinline int weft_judge_packet(struct weft_guard *own, struct weft_scra
 	struct weft_answer answer = {.by_default = 1};
 
 	weft_flow_key_of(own, p, sent, &scratch->key);
-	if (!weft_pass_flow(scratch, sent, &answer))
+	if (!weft_pass_flow(own, scratch, sent, &answer))
 		return weft_drop(own, p,
 				 answer.by_default ? WEFT_R_POLICY_DEFAULT_DENIED
 						   : WEFT_R_POLICY_DENIED,
@@ -208,6 +227,9 @@ static __noinline int weft_error_belongs(struct __sk_buff *skb, struct weft_guar
 	if (weft_parse_quoted(skb, weft_load_skb, &scratch->packet, quoted) ||
 	    !weft_guard_owns(own, sent ? quoted->destination : quoted->source))
 		return 0;
+	/* One that the workload sends goes to whom it is about. */
+	if (sent && !weft_ip_equal(scratch->packet.destination, quoted->source))
+		return 0;
 	if (quoted->protocol == WEFT_IP_TCP)
 		return !sent;
 	weft_flow_key_of(own, quoted, !sent, &scratch->key);
@@ -215,9 +237,20 @@ static __noinline int weft_error_belongs(struct __sk_buff *skb, struct weft_guar
 				    bpf_ktime_get_ns(), epoch, !sent) == WEFT_FLOW_PASSES;
 }
 
-static __always_inline int weft_judge_socket(struct __sk_buff *skb, struct weft_guard *own,
-					     const struct weft_packet *p)
+/* The kernel keeps the mapped form for IPv4 too, whichever family the socket is of. */
+static __always_inline void weft_flow_of(const struct bpf_sock *sk, struct weft_flow *flow)
 {
+	weft_addr_v6(&flow->local, WEFT_CTX(sk->src_ip6[0]), WEFT_CTX(sk->src_ip6[1]),
+		     WEFT_CTX(sk->src_ip6[2]), WEFT_CTX(sk->src_ip6[3]),
+		     WEFT_HTONS(WEFT_CTX(sk->src_port)));
+	weft_addr_v6(&flow->remote, WEFT_CTX(sk->dst_ip6[0]), WEFT_CTX(sk->dst_ip6[1]),
+		     WEFT_CTX(sk->dst_ip6[2]), WEFT_CTX(sk->dst_ip6[3]), WEFT_CTX(sk->dst_port));
+}
+
+static __noinline int weft_judge_socket(struct __sk_buff *skb, struct weft_guard *own,
+					const struct weft_packet *p)
+{
+	struct weft_flow flow = {};
 	struct weft_sock *stamp;
 	struct bpf_sock *sk = skb->sk;
 
@@ -226,7 +259,8 @@ static __always_inline int weft_judge_socket(struct __sk_buff *skb, struct weft_
 	if (!sk || sk->type != WEFT_SOCK_STREAM || sk->protocol != WEFT_IP_TCP)
 		return weft_drop(own, p, WEFT_R_UNSTAMPED, 0, 1);
 	stamp = bpf_sk_storage_get(&weft_stamps, sk, 0, 0);
-	if (!stamp || stamp->workload != own->workload || stamp->generation != own->generation)
+	weft_flow_of(sk, &flow);
+	if (!stamp || !weft_stamp_lets(stamp, own, p, &flow))
 		return weft_drop(own, p, WEFT_R_UNSTAMPED, 0, 1);
 	return WEFT_TC_NEXT;
 }

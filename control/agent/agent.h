@@ -102,7 +102,7 @@ class Agent final {
   // Also of what is enrolled already, with an entry that has changed. Takes `netns`.
   absl::Status EnrolSteps(Enrolled& workload, bpf::UniqueFd netns, uint64_t netns_cookie);
   void ReleaseIdentity(const std::string& identity);
-  absl::Status GuardStep(Enrolled& workload);
+  absl::Status GuardStep(Enrolled& workload, bool adopted);
   absl::Status Remove(const std::string& key);
   void ChooseNumbers(Enrolled& workload, uint64_t netns_cookie);
   void ScanWorkloads();

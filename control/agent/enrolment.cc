@@ -71,8 +71,11 @@ absl::Status Agent::EnrolSteps(Enrolled& workload, bpf::UniqueFd netns, uint64_t
   // Until the control plane has spoken there is no policy of it in the kernel, so it may do
   // nothing; what an earlier agent had decided stays.
   uint32_t flags = 0;
+  bool adopted = false;
   for (const auto& [known_cookie, known] : kernel_->Workloads()) {
-    if (known_cookie == cookie) flags = known.flags;
+    if (known_cookie != cookie) continue;
+    adopted = true;
+    flags = known.flags & ~WEFT_WL_ENROLLING;
   }
   KernelWorkload entry{.id = workload.pod.id,
                        .generation = workload.pod.generation,
@@ -85,7 +88,7 @@ absl::Status Agent::EnrolSteps(Enrolled& workload, bpf::UniqueFd netns, uint64_t
   if (!attached.ok()) return Annotate(attached.status(), workload.entry.Key());
   writer_->NoteWorkload(cookie, entry);
   synced_ = {};
-  WEFT_RETURN_IF_ERROR(GuardStep(workload));
+  WEFT_RETURN_IF_ERROR(GuardStep(workload, adopted));
   if (!sockets_control_) return absl::UnavailableError("weft-sockets is not running");
   WEFT_RETURN_IF_ERROR(sockets_control_->AddWorkload(workload.pod.id, workload.pod.generation,
                                                      kNodeTenant, workload.netns_fd));
@@ -94,11 +97,17 @@ absl::Status Agent::EnrolSteps(Enrolled& workload, bpf::UniqueFd netns, uint64_t
 }
 
 // A workload that could leave the mesh is refused, unless it, or this kernel, leaves no choice.
-absl::Status Agent::GuardStep(Enrolled& workload) {
-  workload.bypass.clear();
+// Not one that was enrolled before: whoever rules the pod could show another link and be rid of all
+// policy. What it has stays, and its status says so.
+absl::Status Agent::GuardStep(Enrolled& workload, bool adopted) {
   const auto guard = kernel_->GuardWorkload(workload.pod.netns_cookie);
-  if (guard.ok()) return absl::OkStatus();
-  workload.bypass = std::string(guard.status().message());
+  workload.bypass = guard.ok() ? guard->problem : std::string(guard.status().message());
+  if (workload.bypass.empty()) return absl::OkStatus();
+  if (guard.ok() || adopted) {
+    LogError("a workload stays enrolled, but may have a way round its guard",
+             {{"workload", workload.entry.Key()}, {"why", workload.bypass}});
+    return absl::OkStatus();
+  }
   const bool cooperative = workload.entry.cooperative && absl::IsFailedPrecondition(guard.status());
   if (cooperative || absl::IsUnimplemented(guard.status())) {
     LogWarning("a workload is enrolled without a guard",

@@ -149,25 +149,52 @@ absl::Status Guard::DetachOne(uint64_t netns_cookie, uint32_t ifindex) {
   return Drop(guards_, ifindex, "release guard");
 }
 
-absl::Status Guard::Attach(uint64_t netns_cookie, const weft_workload& workload,
-                           const std::vector<HostEnd>& ends, int host_netns) {
-  for (const uint32_t ifindex : GuardedBy(netns_cookie)) {
-    const bool stays =
-        std::ranges::any_of(ends, [ifindex](const HostEnd& end) { return end.ifindex == ifindex; });
-    if (!stays) WEFT_RETURN_IF_ERROR(DetachOne(netns_cookie, ifindex));
+bool Guard::Stands(uint64_t netns_cookie, uint32_t ifindex) const {
+  const std::string path = paths_.links + "/" + LinkName(kSides[0], netns_cookie, ifindex);
+  const UniqueFd link(bpf_obj_get(path.c_str()));
+  bpf_link_info info{};
+  uint32_t length = sizeof info;
+  return link.ok() && bpf_link_get_info_by_fd(link.get(), &info, &length) == 0 &&
+         info.tcx.ifindex == ifindex;
+}
+
+bool Guard::Holds(uint64_t netns_cookie) const {
+  return std::ranges::any_of(GuardedBy(netns_cookie),
+                             [&](uint32_t ifindex) { return Stands(netns_cookie, ifindex); });
+}
+
+absl::Status Guard::Add(uint64_t netns_cookie, const weft_workload& workload, const HostEnd& end,
+                        int host_netns) {
+  weft_guard entry{};
+  const bool known = bpf_map_lookup_elem(guards_.get(), &end.ifindex, &entry) == 0;
+  if (known && entry.netns_cookie != netns_cookie && Stands(entry.netns_cookie, end.ifindex)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(end.pod_name, " is guarded as an interface of workload ", entry.workload));
   }
-  for (const HostEnd& end : ends) {
-    weft_guard entry{};
+  if (!known || entry.netns_cookie != netns_cookie) {
+    entry = weft_guard{};
     entry.netns_cookie = netns_cookie;
-    SetAddresses(workload, &entry);
     if (end.link_local) {
       memcpy(entry.link_local, end.link_local->bytes.data(), sizeof entry.link_local);
     }
     memcpy(entry.mac, end.mac.data(), sizeof entry.mac);
-    WEFT_RETURN_IF_ERROR(Write(end.ifindex, entry));
-    WEFT_RETURN_IF_ERROR(AttachOne(netns_cookie, end.ifindex, host_netns));
   }
-  return absl::OkStatus();
+  SetAddresses(workload, &entry);
+  WEFT_RETURN_IF_ERROR(Write(end.ifindex, entry));
+  return AttachOne(netns_cookie, end.ifindex, host_netns);
+}
+
+absl::Status Guard::Attach(uint64_t netns_cookie, const weft_workload& workload,
+                           const std::vector<HostEnd>& ends, int host_netns) {
+  for (const uint32_t ifindex : GuardedBy(netns_cookie)) {
+    WEFT_RETURN_IF_ERROR(Stands(netns_cookie, ifindex)
+                             ? AttachOne(netns_cookie, ifindex, host_netns)
+                             : DetachOne(netns_cookie, ifindex));
+  }
+  for (const HostEnd& end : ends) {
+    WEFT_RETURN_IF_ERROR(Add(netns_cookie, workload, end, host_netns));
+  }
+  return Update(netns_cookie, workload);
 }
 
 absl::Status Guard::Update(uint64_t netns_cookie, const weft_workload& workload) {

@@ -26,8 +26,11 @@ class Guard final {
   // Stamps the TCP sockets of the netns that have none. The workload's entry must be in force, so
   // that sockets made from then on get theirs by themselves. Returns how many.
   absl::StatusOr<uint32_t> StampOpenSockets(uint64_t netns_cookie, int netns_fd);
-  // Guards exactly these interfaces of the workload: those that are guarded already are adopted,
-  // others that were are let go.
+  // True if an interface of the workload is guarded.
+  bool Holds(uint64_t netns_cookie) const;
+  // Guards these interfaces of the workload as well as those that are guarded already, which are
+  // adopted as they were known first: MAC and link-local address are not believed again. Lets go
+  // of interfaces that no longer exist.
   absl::Status Attach(uint64_t netns_cookie, const weft_workload& workload,
                       const std::vector<HostEnd>& ends, int host_netns);
   // The workload's addresses changed.
@@ -47,6 +50,10 @@ class Guard final {
   absl::Status Write(uint32_t ifindex, const weft_guard& entry);
   absl::Status AttachOne(uint64_t netns_cookie, uint32_t ifindex, int host_netns);
   absl::Status DetachOne(uint64_t netns_cookie, uint32_t ifindex);
+  // Whether a guard stands at that interface. It does until the interface is deleted.
+  bool Stands(uint64_t netns_cookie, uint32_t ifindex) const;
+  absl::Status Add(uint64_t netns_cookie, const weft_workload& workload, const HostEnd& end,
+                   int host_netns);
   std::vector<uint32_t> GuardedBy(uint64_t netns_cookie) const;
 
   PinPaths paths_;

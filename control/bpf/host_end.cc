@@ -176,7 +176,7 @@ std::string Describe(const Link& link) {
 }
 
 // Runs inside the pod's namespace.
-absl::Status Find(int host_netns, std::vector<HostEnd>* out) {
+absl::Status Find(int host_netns, HostEnds* out) {
   const Netlink socket(mnl_socket_open(NETLINK_ROUTE));
   if (!socket || mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) != 0) {
     return ErrnoStatus(errno, "netlink socket");
@@ -189,31 +189,29 @@ absl::Status Find(int host_netns, std::vector<HostEnd>* out) {
   for (const Link& link : links) {
     if (link.kind == "veth" && link.nsid && host && *link.nsid == *host && link.lower != 0) {
       const std::optional<IpAddress> configured = LinkLocalOf(link.name);
-      out->push_back(HostEnd{link.lower, link.name, link.mac,
-                             configured ? *configured : LinkLocalFromMac(link.mac)});
+      out->ends.push_back(HostEnd{link.lower, link.name, link.mac,
+                                  configured ? *configured : LinkLocalFromMac(link.mac)});
     } else if (!EndsHere(link)) {
       others += (others.empty() ? "" : ", ") + Describe(link);
     }
   }
   if (!others.empty()) {
-    return absl::FailedPreconditionError(
+    out->problem =
         others + (others.find(',') == std::string::npos ? " leads" : " lead") +
         " out of the pod where no guard can be: only a veth whose other end is in the agent's "
-        "network namespace can be guarded");
-  }
-  if (out->empty()) {
-    return absl::FailedPreconditionError(
-        "it has no veth whose other end is in the agent's network namespace");
+        "network namespace can be guarded";
+  } else if (out->ends.empty()) {
+    out->problem = "it has no veth whose other end is in the agent's network namespace";
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<HostEnd>> FindHostEnds(int pod_netns, int host_netns) {
-  std::vector<HostEnd> ends;
-  WEFT_RETURN_IF_ERROR(InNetns(pod_netns, [&] { return Find(host_netns, &ends); }));
-  return ends;
+absl::StatusOr<HostEnds> FindHostEnds(int pod_netns, int host_netns) {
+  HostEnds found;
+  WEFT_RETURN_IF_ERROR(InNetns(pod_netns, [&] { return Find(host_netns, &found); }));
+  return found;
 }
 
 }  // namespace weft::bpf

@@ -20,8 +20,15 @@ struct HostEnd {
   std::optional<IpAddress> link_local;  // the one the pod uses on it
 };
 
-// The host ends of the pod's veths. FailedPrecondition, for people, if there is none or if another
-// kind of interface leads out of the pod as well: nothing could be guarded there.
-absl::StatusOr<std::vector<HostEnd>> FindHostEnds(int pod_netns, int host_netns);
+struct HostEnds {
+  std::vector<HostEnd> ends;
+  // Why those are not every way out, for people: there is none, or another kind of interface leads
+  // out of the pod as well, where no guard can be. Empty: they are.
+  std::string problem;
+};
+
+// The host ends of the pod's veths, as the pod's own list of links shows them: whoever rules the
+// pod rules that list.
+absl::StatusOr<HostEnds> FindHostEnds(int pod_netns, int host_netns);
 
 }  // namespace weft::bpf

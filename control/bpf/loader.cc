@@ -121,6 +121,9 @@ struct Kernel::State {
   absl::Status LoadSplice();
   absl::Status OpenMaps();
   absl::StatusOr<ObjectPtr> LoadCgroupObject(const EmbeddedObject& embedded);
+  absl::Status PutWorkload(uint64_t netns_cookie, const weft_workload& entry);
+  absl::StatusOr<GuardReport> GuardWorkload(uint64_t netns_cookie, int pod_netns,
+                                            const weft_workload& entry, int host_netns);
   void KillOutside(const weft_event& event);
   absl::Status SetResolvers(uint64_t netns_cookie, const std::vector<IpAddress>& wanted);
   static int OnEvent(void* self, void* data, size_t size);
@@ -346,7 +349,9 @@ absl::StatusOr<uint64_t> Kernel::AttachWorkload(int netns_fd, const WorkloadConf
       s.paths, InboundLink(cookie), program, [](const bpf_link_info&) { return true; },
       [&] { return bpf_program__attach_netns(program, netns.get()); }));
   WEFT_RETURN_IF_ERROR(s.policy->processes().StartCounting(workload.id));
-  if (absl::Status written = SetWorkload(cookie, workload); !written.ok()) {
+  weft_workload entry = ToKernel(workload);
+  if (!s.guard->Holds(cookie)) entry.flags |= WEFT_WL_ENROLLING;
+  if (absl::Status written = s.PutWorkload(cookie, entry); !written.ok()) {
     (void)RemoveLink(s.paths.links + "/" +
                      InboundLink(cookie));  // the first error is the one to tell
     return written;
@@ -359,14 +364,44 @@ absl::StatusOr<uint64_t> Kernel::AttachWorkload(int netns_fd, const WorkloadConf
   return cookie;
 }
 
+absl::Status Kernel::State::PutWorkload(uint64_t netns_cookie, const weft_workload& entry) {
+  watcher->Set(netns_cookie, (entry.flags & WEFT_WL_SPLICE_AUTO) != 0);
+  WEFT_RETURN_IF_ERROR(
+      Put(maps.workloads, netns_cookie, entry, absl::StrCat("enrol workload ", entry.id)));
+  return guard->Update(netns_cookie, entry);
+}
+
 absl::Status Kernel::SetWorkload(uint64_t netns_cookie, const WorkloadConfig& workload) {
   WEFT_RETURN_IF_ERROR(CheckWorkload(workload));
-  state_->watcher->Set(netns_cookie, (workload.flags & WEFT_WL_SPLICE_AUTO) != 0);
   WEFT_RETURN_IF_ERROR(state_->SetResolvers(netns_cookie, workload.resolvers));
-  const weft_workload entry = ToKernel(workload);
-  WEFT_RETURN_IF_ERROR(Put(state_->maps.workloads, netns_cookie, entry,
-                           absl::StrCat("enrol workload ", workload.id)));
-  return state_->guard->Update(netns_cookie, entry);
+  return state_->PutWorkload(netns_cookie, ToKernel(workload));
+}
+
+absl::StatusOr<GuardReport> Kernel::State::GuardWorkload(uint64_t netns_cookie, int pod_netns,
+                                                         const weft_workload& entry,
+                                                         int host_netns) {
+  const bool held = guard->Holds(netns_cookie);
+  GuardReport report;
+  const absl::StatusOr<HostEnds> found = FindHostEnds(pod_netns, host_netns);
+  const absl::Status usable = !found.ok() ? found.status()
+                              : found->problem.empty()
+                                  ? absl::OkStatus()
+                                  : absl::FailedPreconditionError(found->problem);
+  report.problem = std::string(usable.message());
+  if (!held) {
+    WEFT_RETURN_IF_ERROR(usable);
+    // Once: a socket that has no stamp under the guard has none for a reason.
+    WEFT_ASSIGN_OR_RETURN(report.stamped, guard->StampOpenSockets(netns_cookie, pod_netns));
+  }
+  const std::vector<HostEnd> ends = found.ok() ? found->ends : std::vector<HostEnd>();
+  absl::Status attached = guard->Attach(netns_cookie, entry, ends, host_netns);
+  if (!attached.ok() && !held) {
+    attached.Update(guard->Detach(netns_cookie));
+    return attached;
+  }
+  if (!attached.ok()) report.problem = std::string(attached.message());
+  for (const HostEnd& end : ends) report.interfaces.push_back(end.pod_name);
+  return report;
 }
 
 absl::StatusOr<GuardReport> Kernel::GuardWorkload(uint64_t netns_cookie, int host_netns) {
@@ -386,12 +421,11 @@ absl::StatusOr<GuardReport> Kernel::GuardWorkload(uint64_t netns_cookie, int hos
     if (!own.ok()) return ErrnoStatus(errno, "open network namespace");
     host_netns = own.get();
   }
-  const int pod_netns = found->second.netns.get();
-  WEFT_ASSIGN_OR_RETURN(const std::vector<HostEnd> ends, FindHostEnds(pod_netns, host_netns));
-  GuardReport report;
-  WEFT_ASSIGN_OR_RETURN(report.stamped, s.guard->StampOpenSockets(netns_cookie, pod_netns));
-  WEFT_RETURN_IF_ERROR(s.guard->Attach(netns_cookie, entry, ends, host_netns));
-  for (const HostEnd& end : ends) report.interfaces.push_back(end.pod_name);
+  absl::StatusOr<GuardReport> report =
+      s.GuardWorkload(netns_cookie, found->second.netns.get(), entry, host_netns);
+  if ((entry.flags & WEFT_WL_ENROLLING) == 0) return report;
+  entry.flags &= ~WEFT_WL_ENROLLING;
+  WEFT_RETURN_IF_ERROR(s.PutWorkload(netns_cookie, entry));
   return report;
 }
 

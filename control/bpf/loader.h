@@ -107,6 +107,8 @@ struct BinaryVerdict {
 struct GuardReport {
   std::vector<std::string> interfaces;  // of the pod, whose host ends are guarded
   uint32_t stamped = 0;                 // sockets that were open before
+  // Why the pod, which was guarded before, may have another way out by now. Empty: it has none.
+  std::string problem;
 };
 
 struct LateInsertion {
@@ -134,9 +136,10 @@ class Kernel final {
   absl::StatusOr<uint64_t> AttachWorkload(int netns_fd, const WorkloadConfig& workload);
   // Puts the guard on the host ends of an attached workload's veths, so that nothing leaves the pod
   // but what connect, accept and policy let out; sockets that are open go on. Repeating it adopts
-  // what is guarded, also after a restart. FailedPrecondition, for people: the pod has another
-  // way out; Unimplemented: this kernel has no tcx. Nothing is guarded then. `host_netns`: where
-  // the host ends are; -1: in ours.
+  // what is guarded, also after a restart: nothing of that is given up for what the pod shows, the
+  // report tells it. Of a pod that is not guarded: FailedPrecondition, for people, if it has
+  // another way out; Unimplemented: this kernel has no tcx. Nothing is guarded then.
+  // `host_netns`: where the host ends are; -1: in ours.
   absl::StatusOr<GuardReport> GuardWorkload(uint64_t netns_cookie, int host_netns = -1);
   // Changes flags, identity or addresses of an attached workload.
   absl::Status SetWorkload(uint64_t netns_cookie, const WorkloadConfig& workload);

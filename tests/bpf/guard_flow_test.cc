@@ -2,6 +2,7 @@
 // UDP, ICMP and others under network policy at the guards: both directions, answers, fragments,
 // errors, and a change of policy for a flow that lives.
 #include <arpa/inet.h>
+#include <bpf/bpf.h>
 #include <netinet/in.h>
 #include <poll.h>
 
@@ -9,6 +10,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "bpf/guard.h"
 #include "tests/bpf/guard_bed.h"
 
 namespace weft::bpf {
@@ -200,6 +202,65 @@ TEST_F(FlowTest, AnErrorCarriesNothingOut) {
     EXPECT_EQ(node_.Count(WEFT_R_POLICY_DEFAULT_DENIED), before + 2);
   }
   EXPECT_FALSE(observer.Saw(cargo));
+}
+
+// One about an allowed flow goes to that flow's other end, not to whom the pod likes.
+TEST_F(FlowTest, AnErrorGoesToWhomItIsAbout) {
+  DenyByDefault(a_, WEFT_LAYER_EGRESS);
+  AllowPort(a_, WEFT_LAYER_EGRESS, ClassOf(b_), kPort, WEFT_PROTOCOL_UDP);
+  const UniqueFd server = UdpSocket(b_, b_.At(kPort));
+  const UniqueFd client = UdpSocket(a_, a_.At(4000));
+  ASSERT_EQ(SendTo(client, b_.At(kPort), "x"), 0);
+  ASSERT_EQ(ReceiveFrom(server), "x");
+  const Bytes cargo(64, 'E');
+  const Bytes about = Ip4(b_.v4, a_.v4, IPPROTO_UDP, bpf::Udp(kPort, 4000, cargo));
+  const auto error_to = [&](const IpAddress& whom) {
+    SendFrame(a_, FrameFrom(MacOf(a_), 0x0800, Ip4(a_.v4, whom, IPPROTO_ICMP, Icmp(3, 3, about))));
+  };
+  Observer at_b(b_), at_outside(outside_);
+  error_to(b_.v4);
+  EXPECT_TRUE(at_b.WaitFor(cargo));
+  const uint64_t before = node_.Count(WEFT_R_POLICY_DEFAULT_DENIED);
+  at_outside.Forget();
+  error_to(outside_.v4);
+  for (int i = 0; i < 250 && node_.Count(WEFT_R_POLICY_DEFAULT_DENIED) == before; ++i) {
+    poll(nullptr, 0, 20);  // polls a counter
+  }
+  EXPECT_GT(node_.Count(WEFT_R_POLICY_DEFAULT_DENIED), before);
+  EXPECT_FALSE(at_outside.Saw(cargo));
+}
+
+// What a pod may not do takes no room from the flows of others.
+TEST_F(FlowTest, DeniedFlowsAreKeptWithMeasure) {
+  const UniqueFd flows(bpf_obj_get(
+      (node_.config().bpffs_root + "/weft/" + node_.config().node + "/maps/weft_flows").c_str()));
+  const auto denied = [&] {
+    int count = 0;
+    weft_flow_key key{};
+    for (weft_flow_key* last = nullptr; bpf_map_get_next_key(flows.get(), last, &key) == 0;
+         last = &key) {
+      weft_flow_state state{};
+      if (bpf_map_lookup_elem(flows.get(), &key, &state) == 0) count += state.denied;
+    }
+    return count;
+  };
+  constexpr int kFlows = 3000;
+  DenyByDefault(a_, WEFT_LAYER_EGRESS);
+  const UniqueFd client = UdpSocket(a_, a_.At(4000));
+  const uint64_t before = node_.Count(WEFT_R_POLICY_DEFAULT_DENIED);
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 1; i <= kFlows; ++i) {
+    ASSERT_EQ(SendTo(client, b_.At(static_cast<uint16_t>(i)), "x"), 0);
+  }
+  for (int i = 0; i < 250 && node_.Count(WEFT_R_POLICY_DEFAULT_DENIED) < before + kFlows; ++i) {
+    poll(nullptr, 0, 20);  // polls a counter
+  }
+  EXPECT_GE(node_.Count(WEFT_R_POLICY_DEFAULT_DENIED), before + kFlows);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  const double most = WEFT_GUARD_DENIALS * (took.count() + 2);
+  EXPECT_LE(denied(), most);
+  EXPECT_GT(denied(), 0);
+  EXPECT_LT(most, kFlows) << "too slow to tell";
 }
 
 // Tunnels and other protocols are packets of a protocol without ports.

@@ -137,6 +137,26 @@ TEST_F(LifeTest, PolicyCutsOpenConnectionsOfBefore) {
   EXPECT_EQ(errno, ECONNRESET);
 }
 
+// What a pod does with itself is nobody's affair, also over a listener of before its enrolment.
+TEST_F(LifeTest, PolicyCutsNothingThatStaysInside) {
+  UniqueFd in_a = Listener(a_, kPort);
+  node_.Enrol(a_, WEFT_WL_PROXY_READY);
+  std::vector<Open> open;
+  open.push_back(Connection(a_, a_.At(kPort), in_a));
+  open.push_back(Connection(a_, a_.At6(kPort), in_a));
+  open.push_back(Connection(a_, {*IpAddress::Parse("127.0.0.1"), kPort}, in_a));
+  open.push_back(Connection(a_, {*IpAddress::Parse("::1"), kPort}, in_a));
+  SubjectState state{};
+  state[WEFT_LAYER_EGRESS] = {.says = WEFT_SAYS_DENY, .rule = 3};
+  state[WEFT_LAYER_INGRESS] = {.says = WEFT_SAYS_DENY, .rule = 3};
+  state[WEFT_LAYER_AUTHORIZATION] = {.says = WEFT_SAYS_DENY, .rule = 3};
+  node_.Permit(a_, state);
+  const auto cut = node_.kernel().CutDenied({a_.id});
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  EXPECT_EQ(cut->destroyed, 0u);
+  for (const Open& each : open) each.Exchange();
+}
+
 // The pinned links outlive their agent, and the next one takes them over without a gap.
 TEST(GuardLife, SurvivesItsAgent) {
   Network network;
@@ -148,14 +168,17 @@ TEST(GuardLife, SurvivesItsAgent) {
   const Bytes canary(40, 'K');
   const Bytes frame = FrameFrom(MacOf(pod), 0x0800,
                                 Ip4(pod.v4, outside.v4, IPPROTO_TCP, Tcp(1, 2, kAck, 0) + canary));
-  std::atomic<bool> stop = false;
   std::atomic<uint64_t> sent = 0;
-  std::thread attacker([&] {
-    while (!stop && sent < 20000) {
+  const std::jthread attacker([&](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
       SendFrame(pod, frame);
       ++sent;
     }
   });
+  const auto wait_for_more_than = [&](uint64_t frames) {
+    for (int j = 0; j < 500 && sent <= frames; ++j) poll(nullptr, 0, 10);
+    EXPECT_GT(sent, frames) << "nothing was sent";
+  };
   const auto links = [&] {
     std::vector<std::string> all;
     const std::string folder = node.config().bpffs_root + "/weft/" + node.config().node + "/links";
@@ -167,6 +190,7 @@ TEST(GuardLife, SurvivesItsAgent) {
   };
   const std::vector<std::string> before = links();
   for (int i = 0; i < 3; ++i) {
+    const uint64_t sent_before = sent;
     auto next = Kernel::Open(node.config());
     ASSERT_TRUE(next.ok()) << next.status();
     EXPECT_TRUE((*next)->adopted());
@@ -180,10 +204,9 @@ TEST(GuardLife, SurvivesItsAgent) {
     auto guard = (*next)->GuardWorkload(pod.cookie, pod.host_netns);
     ASSERT_TRUE(guard.ok()) << guard.status();
     EXPECT_EQ(links(), before);
+    wait_for_more_than(sent_before);
   }
-  stop = true;
-  attacker.join();
-  EXPECT_GT(sent, 0u);
+  wait_for_more_than(sent);
   EXPECT_FALSE(observer.Saw(canary));
 }
 

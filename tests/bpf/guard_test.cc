@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -460,26 +461,92 @@ TEST_F(GuardTest, IsFirstAtItsHooksAndLeavesNothing) {
   EXPECT_EQ(attached(BPF_TCX_EGRESS), 0u);
 }
 
-// A second interface of the pod is guarded as well; one that cannot be is refused.
+std::vector<std::string> GuardLinks(const Node& node, uint64_t netns_cookie) {
+  std::vector<std::string> all;
+  const std::string folder = node.config().bpffs_root + "/weft/" + node.config().node + "/links";
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename();
+    if (name.rfind("guard_", 0) == 0 && name.find(std::to_string(netns_cookie)) != name.npos) {
+      all.push_back(name);
+    }
+  }
+  std::ranges::sort(all);
+  return all;
+}
+
+// A second interface of the pod is guarded as well; one that cannot be is refused, and named where
+// the pod was guarded before.
 TEST_F(GuardTest, EveryWayOutIsGuardedOrNamed) {
   Ip(network_.node(), "link add second type veth peer name eth1 netns /proc/self/fd/" +
                           std::to_string(pod_.netns.get()) + "\nlink set second up\n");
   auto guard = node_.kernel().GuardWorkload(pod_.cookie, pod_.host_netns);
   ASSERT_TRUE(guard.ok()) << guard.status();
   EXPECT_EQ(guard->interfaces.size(), 2u);
+  EXPECT_EQ(GuardLinks(node_, pod_.cookie).size(), 4u);
   Ip(network_.node(), "link del second\n");
   guard = node_.kernel().GuardWorkload(pod_.cookie, pod_.host_netns);
   ASSERT_TRUE(guard.ok()) << guard.status();
   EXPECT_EQ(guard->interfaces.size(), 1u);
-  Ip(network_.node(), "link add mv0 link br0 netns /proc/self/fd/" +
-                          std::to_string(pod_.netns.get()) + " type macvlan\n");
+  EXPECT_EQ(guard->problem, "");
+  const std::vector<std::string> links = GuardLinks(node_, pod_.cookie);
+  EXPECT_EQ(links.size(), 2u);
+  node_.EnrolUnguarded(peer_, WEFT_WL_PROXY_READY);
+  for (const Pod* pod : {&pod_, &peer_}) {
+    Ip(network_.node(), "link add mv0 link br0 netns /proc/self/fd/" +
+                            std::to_string(pod->netns.get()) + " type macvlan\n");
+  }
   guard = node_.kernel().GuardWorkload(pod_.cookie, pod_.host_netns);
+  ASSERT_TRUE(guard.ok()) << guard.status();
+  EXPECT_NE(guard->problem.find("mv0 (macvlan)"), std::string::npos) << guard->problem;
+  guard = node_.kernel().GuardWorkload(peer_.cookie, peer_.host_netns);
   ASSERT_TRUE(absl::IsFailedPrecondition(guard.status())) << guard.status();
   EXPECT_NE(std::string(guard.status().message()).find("mv0 (macvlan)"), std::string::npos)
       << guard.status();
   // From a namespace that has not the other end nothing can be found.
-  guard = node_.kernel().GuardWorkload(pod_.cookie, peer_.netns.get());
+  guard = node_.kernel().GuardWorkload(peer_.cookie, outside_.netns.get());
   EXPECT_TRUE(absl::IsFailedPrecondition(guard.status())) << guard.status();
+  EXPECT_TRUE(GuardLinks(node_, peer_.cookie).empty());
+  guard = node_.kernel().GuardWorkload(pod_.cookie, outside_.netns.get());
+  ASSERT_TRUE(guard.ok()) << guard.status();
+  EXPECT_NE(guard->problem, "");
+  EXPECT_EQ(GuardLinks(node_, pod_.cookie), links);
+}
+
+// A pod that hides its interface from the next agent, under its guard, keeps that.
+TEST_F(GuardTest, AHiddenInterfaceStaysGuarded) {
+  Observer observer(outside_);
+  const Bytes mac = MacOf(pod_);
+  const std::vector<std::string> links = GuardLinks(node_, pod_.cookie);
+  Pod nested;
+  nested.netns = NewNetns();
+  Ip(pod_.netns, "link set eth0 netns /proc/self/fd/" + std::to_string(nested.netns.get()) +
+                     "\nlink add dummy0 type dummy\n");
+  Ip(nested.netns, "link set eth0 up\n");
+  node_.Restart();
+  node_.EnrolUnguarded(pod_, WEFT_WL_PROXY_READY);
+  const auto guard = node_.kernel().GuardWorkload(pod_.cookie, pod_.host_netns);
+  ASSERT_TRUE(guard.ok()) << guard.status();
+  EXPECT_NE(guard->problem, "");
+  EXPECT_EQ(GuardLinks(node_, pod_.cookie), links);
+  const uint64_t before = node_.Count(WEFT_R_UNSTAMPED);
+  SendFrame(nested, FrameFrom(mac, 0x0800, Ip4(pod_.v4, outside_.v4, IPPROTO_TCP, TcpCanary())));
+  WaitCount(node_, WEFT_R_UNSTAMPED, before);
+  EXPECT_FALSE(observer.Saw(Canary()));
+}
+
+// What the pod says of its interface is believed once.
+TEST_F(GuardTest, AnotherMacIsNotBelievedLater) {
+  Observer observer(outside_);
+  Ip(pod_.netns, "link set eth0 down\nlink set eth0 address 02:00:00:00:00:77\nlink set eth0 up\n");
+  node_.Restart();
+  node_.EnrolUnguarded(pod_, WEFT_WL_PROXY_READY);
+  const auto guard = node_.kernel().GuardWorkload(pod_.cookie, pod_.host_netns);
+  ASSERT_TRUE(guard.ok()) << guard.status();
+  const uint64_t before = node_.Count(WEFT_R_SPOOFED);
+  Scene scene{pod_, outside_};
+  SpoofedUdp(scene, pod_.v4, outside_.v4, kStrangerMac);
+  WaitCount(node_, WEFT_R_SPOOFED, before);
+  EXPECT_FALSE(observer.Saw(Canary()));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace weft {
@@ -61,6 +62,16 @@ Bytes Ip6(uint8_t next, const Bytes& payload, const V6& v = {}) {
   ip = ip + Be16(static_cast<unsigned>(payload.size())) + Bytes{next, v.hop_limit} +
        Address(v.from) + Address(v.to);
   return Eth(0x86dd, ip + payload);
+}
+
+// The same frame with a length in IP's header that does not say the truth.
+Bytes Shorten4(Bytes frame, uint8_t length) {
+  frame[14 + 3] = length;
+  return frame;
+}
+Bytes Shorten6(Bytes frame, uint8_t payload) {
+  frame[14 + 5] = payload;
+  return frame;
 }
 
 Bytes Tcp(uint8_t flags, size_t payload = 0) {
@@ -177,6 +188,18 @@ const std::vector<Case>& FromPod() {
       {"Udp6", Ip6(17, Udp()), "flow"},
       {"UdpFirstFragment", Ip4(17, Udp(), {.fragment = 0x2000}), "flow"},
       {"UdpLaterFragment", Ip4(17, Bytes(8, 'x'), {.fragment = 1}), "fragment"},
+      {"UdpFirstFragment6", Ip6(44, Bytes{17, 0, 0, 1, 0, 0, 0, 1} + Udp() + Bytes(4)), "flow"},
+      {"UdpLaterFragment6", Ip6(44, Bytes{17, 0, 0, 8, 0, 0, 0, 1} + Bytes(8, 'x')), "fragment"},
+      {"FirstFragmentOfAnExtension6",
+       Ip6(44, Bytes{60, 0, 0, 1, 0, 0, 0, 1} + Bytes{17, 0, 1, 4, 0, 0, 0, 0} + Udp()), "bad"},
+      {"FirstFragmentWithoutPorts6", Shorten6(Ip6(44, Bytes{17, 0, 0, 1, 0, 0, 0, 1} + Udp()), 8),
+       "bad"},
+      {"FirstFragmentBeforeTheEnd6",
+       Shorten6(Ip6(44, Bytes{17, 0, 0, 1, 0, 0, 0, 1} + Udp() + Bytes(8)), 20), "bad"},
+      {"FirstFragmentBeyondTheEnd6", Shorten6(Ip6(44, Bytes{17, 0, 0, 1, 0, 0, 0, 1} + Udp()), 28),
+       "bad"},
+      {"FirstFragmentWithoutPorts", Shorten4(Ip4(17, Udp(), {.fragment = 0x2000}), 20), "bad"},
+      {"LaterFragmentBeforeTheEnd", Shorten4(Ip4(17, Bytes(16, 'x'), {.fragment = 1}), 28), "bad"},
       {"Sctp", Ip4(132, Bytes(12, 0)), "flow"},
       {"Gre", Ip4(47, Bytes(20, 0)), "flow"},
       {"Echo", Ip4(1, Icmp(8)), "flow"},
@@ -250,6 +273,14 @@ const std::vector<Case>& ToPod() {
       {"MappedOwn", Ip6(6, Tcp(WEFT_TCP_SYN), {.from = "::ffff:10.0.0.1"}), "unparsed"},
       {"Udp", Ip4(17, Udp(), {.from = "10.0.0.2"}), "flow"},
       {"LaterFragment", Ip4(17, Bytes(8, 0), {.from = "10.0.0.2", .fragment = 5}), "fragment"},
+      {"PaddedLaterFragment",
+       Ip4(17, Bytes(8, 0), {.from = "10.0.0.2", .fragment = 5}) + Bytes(18, 0), "fragment"},
+      {"FirstFragmentOfAnExtension6",
+       Ip6(44, Bytes{60, 0, 0, 1, 0, 0, 0, 1} + Bytes{17, 0, 1, 4, 0, 0, 0, 0} + Udp(),
+           {.from = "fd00::2"}),
+       "bad"},
+      {"FirstFragmentWithoutPorts",
+       Shorten4(Ip4(17, Udp(), {.from = "10.0.0.2", .fragment = 0x2000}), 20), "bad"},
       {"Echo6", Ip6(58, Icmp(128), {.from = "fd00::2"}), "flow"},
       {"Error", Ip4(1, Icmp(11) + Packet(Ip4(6, Tcp(0))), {.from = "10.0.0.254"}), "error"},
       {"Arp", Eth(0x0806, Arp("10.0.0.3")), "pass"},
@@ -305,6 +336,58 @@ TEST(Flow, AnErrorIsOfTheFlowThatItQuotes) {
   ASSERT_EQ(weft_parse_quoted(&error, Load, &p, &quoted), 0);
   weft_flow_key_of(&own, &quoted, 1, &key);
   EXPECT_TRUE(Same(key, KeyOf(Ip4(17, Udp()), true)));
+}
+
+// A stamp lets out what its own socket made, and only to where its socket was let connect.
+TEST(Guard, AStampLetsOutItsOwnSocketsPackets) {
+  const weft_guard own = Own();
+  weft_sock stamp{};
+  stamp.role = WEFT_ROLE_APP;
+  stamp.workload = own.workload;
+  stamp.generation = own.generation;
+  weft_flow flow{};
+  SetIp(flow.local.ip, "10.0.0.1");
+  SetIp(flow.remote.ip, "10.0.0.2");
+  flow.local.port_be = htons(1000);
+  flow.remote.port_be = htons(80);
+  const auto lets = [&](Bytes frame) {
+    weft_packet p{};
+    EXPECT_EQ(weft_parse(&frame, Load, &p), 0);
+    return weft_stamp_lets(&stamp, &own, &p, &flow) != 0;
+  };
+  const Bytes data = Ip4(6, Tcp(WEFT_TCP_ACK, 5));
+  EXPECT_TRUE(lets(data));
+  EXPECT_FALSE(lets(Ip4(6, Tcp(WEFT_TCP_ACK, 5), {.to = "10.0.0.3"})));
+  EXPECT_FALSE(lets(Ip4(6, Tcp(WEFT_TCP_ACK, 5), {.from = "10.0.0.9"})));
+  EXPECT_FALSE(lets(Ip6(6, Tcp(WEFT_TCP_ACK, 5))));
+  EXPECT_FALSE(lets(Ip4(6, Tcp(WEFT_TCP_ACK, 5), {.fragment = 0x2000})));
+  EXPECT_FALSE(lets(Ip4(6, Tcp(WEFT_TCP_ACK, 5), {.fragment = 1})));
+  for (__be16* port : {&flow.local.port_be, &flow.remote.port_be}) {
+    const __be16 before = std::exchange(*port, htons(81));
+    EXPECT_FALSE(lets(data));
+    *port = before;
+  }
+  stamp.pid = 5;  // it connected
+  EXPECT_FALSE(lets(data));
+  stamp.verdict = WEFT_R_DIRECT;
+  EXPECT_FALSE(lets(data));
+  stamp.peer = flow.remote;
+  EXPECT_TRUE(lets(data));
+  stamp.picked = flow.remote;
+  SetIp(stamp.peer.ip, "10.0.0.77");  // a service's address
+  EXPECT_TRUE(lets(data));
+  stamp.picked.port_be = htons(81);
+  EXPECT_FALSE(lets(data));
+  stamp.picked = flow.remote;
+  stamp.verdict = WEFT_R_PROXIED;
+  EXPECT_FALSE(lets(data));
+  stamp.role = WEFT_ROLE_TUNNEL;
+  EXPECT_TRUE(lets(data));
+  stamp.generation += 1;
+  EXPECT_FALSE(lets(data));
+  stamp.generation -= 1;
+  stamp.workload = 0;
+  EXPECT_FALSE(lets(data));
 }
 
 TEST(Flow, Verdicts) {
