@@ -248,7 +248,8 @@ TEST_F(KernelServicesTest, WhatCanBeReachedIsOfAllClustersAndTheWorkloads) {
   const auto reached = [&] {
     CompileAll();
     std::vector<std::string> out;
-    for (const SocketAddress& address : ReachableEndpoints(snapshot_)[{"demo/web", 80}]) {
+    const Reachable all = ReachableEndpoints(snapshot_);
+    for (const SocketAddress& address : all.at({"demo/web", 80})) {
       EXPECT_EQ(address.port, 8080);
       out.push_back(address.ip.ToString());
     }
