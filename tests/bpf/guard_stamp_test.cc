@@ -72,7 +72,7 @@ class PodPrograms {
   // From now on, SYNs that come over IPv4 are for that listener.
   void Adopt(const Pod& pod, uint16_t port) {
     memcpy(&words_->ip, pod.v4.bytes.data() + 12, 4);
-    words_->port_be = htons(port);
+    words_->port = port;
   }
   uint32_t rewritten() const { return std::atomic_ref(words_->rewritten).load(); }
   uint32_t adopted() const { return std::atomic_ref(words_->adopted).load(); }
@@ -82,8 +82,7 @@ class PodPrograms {
     uint32_t at, bytes;
     uint8_t patch[16];
     uint32_t rewritten, adopted;
-    uint32_t ip;
-    uint16_t port_be;
+    uint32_t ip, port;
   };
   bpf_object* object_ = nullptr;
   std::vector<bpf_link*> links_;
