@@ -519,8 +519,7 @@ TEST_F(GuardTest, AHiddenInterfaceStaysGuarded) {
   const std::vector<std::string> links = GuardLinks(node_, pod_.cookie);
   Pod nested;
   nested.netns = NewNetns();
-  Ip(pod_.netns, "link set eth0 netns /proc/self/fd/" + std::to_string(nested.netns.get()) +
-                     "\nlink add dummy0 type dummy\n");
+  Ip(pod_.netns, "link set eth0 netns /proc/self/fd/" + std::to_string(nested.netns.get()) + "\n");
   Ip(nested.netns, "link set eth0 up\n");
   node_.Restart();
   node_.EnrolUnguarded(pod_, WEFT_WL_PROXY_READY);
