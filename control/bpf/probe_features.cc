@@ -157,8 +157,7 @@ void AddProcesses(std::vector<Feature>& all) {
                             "bpf_send_signal in raw tracepoints"),
                      "processes are neither seen nor killed",
                      "use Linux 5.17 or newer with CONFIG_BPF_EVENTS=y"));
-  all.push_back(Make("loop", true,
-                     Helper(BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_FUNC_loop, "bpf_loop"),
+  all.push_back(Make("loop", true, Helper(BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_FUNC_loop, "bpf_loop"),
                      "a program's path and arguments cannot be read", "use Linux 5.17 or newer"));
   all.push_back(Make("kill_at_connect", false, KernelSymbol("bpf_send_signal_task"),
                      "a process that connects where policy kills it fails to connect, and is "

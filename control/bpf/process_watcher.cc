@@ -24,8 +24,10 @@ absl::StatusOr<std::unique_ptr<ProcessWatcher>> ProcessWatcher::Create(const Pin
     WEFT_ASSIGN_OR_RETURN(bpf_program * program, FindProgram(object, name));
     WEFT_RETURN_IF_ERROR(AttachPinned(
         paths, name + 5, program, [](const bpf_link_info&) { return true; },
-        [&] { return bpf_program__attach_raw_tracepoint(
-                  program, bpf_program__section_name(program) + sizeof "raw_tp"); }));
+        [&] {
+          return bpf_program__attach_raw_tracepoint(
+              program, bpf_program__section_name(program) + sizeof "raw_tp");
+        }));
   }
   WEFT_ASSIGN_OR_RETURN(bpf_program * scan, FindProgram(object, "weft_scan"));
   watcher->scan_.reset(bpf_program__attach_iter(scan, nullptr));

@@ -29,7 +29,7 @@ struct CompilerNumbers {
   Numbers& rules;            // what events and `weft why` print
   Numbers classes;           // not kept over a restart of the agent
   uint32_t first_class = 0;  // numbers up to this are an earlier agent's
-  Numbers arguments;  // of process rules; number - 1 is the kernel's bit
+  Numbers arguments;         // of process rules; number - 1 is the kernel's bit
 };
 
 // A service whose endpoint the proxy picks, as the kernel numbers it.

@@ -47,9 +47,9 @@ bool ProcessCompiler::NumberArguments(const ProcessPolicy::Rule& from, const std
       continue;
     }
     const bool denies = rule->action == WEFT_PROCESS_DENY;
-    problems_.push_back(absl::StrCat(
-        name, ": more than ", kMaxArguments, " arguments are asked for on this node; the rule ",
-        denies ? "denies without looking at them" : "does nothing"));
+    problems_.push_back(absl::StrCat(name, ": more than ", kMaxArguments,
+                                     " arguments are asked for on this node; the rule ",
+                                     denies ? "denies without looking at them" : "does nothing"));
     rule->arguments = 0;
     return denies;
   }
@@ -61,10 +61,10 @@ void ProcessCompiler::CollectRule(const ProcessPolicy& policy, const ProcessPoli
                                   std::vector<PeerRule>* peers) {
   Rule rule{.from = &from};
   std::string name = absl::StrCat("ProcessPolicy ", policy.Key(), " ", from.name);
-  rule.action = from.action == Action::kLog     ? WEFT_PROCESS_LOG
-                : from.action == Action::kKill  ? WEFT_PROCESS_KILL
-                : from.connects                 ? WEFT_PROCESS_DENY
-                                                : WEFT_PROCESS_KILL;  // nothing denies an exec
+  rule.action = from.action == Action::kLog    ? WEFT_PROCESS_LOG
+                : from.action == Action::kKill ? WEFT_PROCESS_KILL
+                : from.connects                ? WEFT_PROCESS_DENY
+                                               : WEFT_PROCESS_KILL;  // nothing denies an exec
   rule.strength = static_cast<int>(rule.action) + (rule.action == WEFT_PROCESS_LOG ? 0 : 1);
   if (!policy.enforce && rule.action != WEFT_PROCESS_LOG) {
     absl::StrAppend(&name, " (monitor, ", NameOf(from.action), ")");
@@ -95,8 +95,7 @@ void ProcessCompiler::CollectRule(const ProcessPolicy& policy, const ProcessPoli
     destination.blocks = from.blocks;
     rule.peer = static_cast<uint32_t>(peers->size());
     // Classes are known by the numbers of their rules, so that no two may share one.
-    const uint32_t place =
-        numbers_.rules.Of(absl::StrCat(name, " #", &from - policy.rules.data()));
+    const uint32_t place = numbers_.rules.Of(absl::StrCat(name, " #", &from - policy.rules.data()));
     peers->push_back({&destination, place});
   }
   rules_.push_back(std::move(rule));
@@ -239,15 +238,14 @@ void ProcessCompiler::EmitService(uint32_t subject, uint32_t program, const Rule
                                   bpf::ProcessState* state) {
   Rules here;
   for (const Rule* rule : rules) {
-    const bool matches =
-        std::ranges::any_of(service.endpoints, [&](const SocketAddress& endpoint) {
-          if (!rule->any_destination && !Has(classes.RulesAt(endpoint.ip), rule->peer)) {
-            return false;
-          }
-          return rule->any_port || std::ranges::any_of(rule->ports, [&](const NamedRange& range) {
-                   return range.first <= endpoint.port && endpoint.port <= range.last;
-                 });
-        });
+    const bool matches = std::ranges::any_of(service.endpoints, [&](const SocketAddress& endpoint) {
+      if (!rule->any_destination && !Has(classes.RulesAt(endpoint.ip), rule->peer)) {
+        return false;
+      }
+      return rule->any_port || std::ranges::any_of(rule->ports, [&](const NamedRange& range) {
+               return range.first <= endpoint.port && endpoint.port <= range.last;
+             });
+    });
     // A service without endpoints is nobody yet: only what holds for everybody.
     if (matches || (rule->any_destination && rule->any_port)) here.push_back(rule);
   }

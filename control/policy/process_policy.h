@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Private to control/policy: ProcessPolicy as entries of the kernel's maps. Destinations are told
 // apart by the classes of network policy, whose rules these join; programs by the patterns of paths
-// that match them. Every entry has the answer of all rules that match there, so that the kernel looks
-// up and never walks. Thread: the caller's.
+// that match them. Every entry has the answer of all rules that match there, so that the kernel
+// looks up and never walks. Thread: the caller's.
 #pragma once
 #include <deque>
 #include <map>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Policy that changes in the middle of a connect(): after it was asked, before the walk that follows
-// a change can find the socket. The socket itself says so once it can be found (weft_check_epoch),
-// and is asked again.
+// Policy that changes in the middle of a connect(): after it was asked, before the walk that
+// follows a change can find the socket. The socket itself says so once it can be found
+// (weft_check_epoch), and is asked again.
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <fcntl.h>
@@ -104,9 +104,7 @@ TEST(HeldConnect, AConnectionThatPolicyOvertookIsAskedAgainAndCut) {
   const uint64_t before = EpochInForce(node);
   SubjectState closed{};
   closed[WEFT_LAYER_INGRESS] = {.says = WEFT_SAYS_DENY, .rule = 9, .lengths = 0};
-  std::thread changing([&] {
-    node.Permit(server_pod, closed);
-  });
+  std::thread changing([&] { node.Permit(server_pod, closed); });
   EXPECT_TRUE(Within5s([&] { return EpochInForce(node) != before; }));
   hold.Release();
   connecting.join();

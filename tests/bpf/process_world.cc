@@ -38,7 +38,7 @@ int Child::Wait() {
 }
 
 int RunIn(const Pod& pod, const std::vector<std::string>& arguments,
-        const std::vector<int>& inherited) {
+          const std::vector<int>& inherited) {
   return Child(pod, arguments, inherited).Wait();
 }
 
@@ -102,8 +102,7 @@ PolicyReport ProcessTest::Apply() {
 int ProcessTest::Connects(const std::string& path, const std::vector<std::string>& more) {
   std::vector<std::string> words = {path, "--helper"};
   words.insert(words.end(), more.begin(), more.end());
-  words.insert(words.end(),
-               {"connect", server_pod_.v4.ToString(), std::to_string(kServerPort)});
+  words.insert(words.end(), {"connect", server_pod_.v4.ToString(), std::to_string(kServerPort)});
   return RunIn(client_pod_, words);
 }
 

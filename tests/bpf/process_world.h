@@ -26,7 +26,7 @@ class Child {
 };
 
 int RunIn(const Pod& pod, const std::vector<std::string>& arguments,
-        const std::vector<int>& inherited = {});
+          const std::vector<int>& inherited = {});
 
 class ProcessTest : public testing::Test {
  protected:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// NetworkPolicy where the kernel cannot see where a connection goes: behind an HTTP service, through
-// a tunnel to the other node. The proxy asks for each stream, and again when policy changes, so that
-// no pooled connection keeps a right that is gone.
+// NetworkPolicy where the kernel cannot see where a connection goes: behind an HTTP service,
+// through a tunnel to the other node. The proxy asks for each stream, and again when policy
+// changes, so that no pooled connection keeps a right that is gone.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -50,9 +50,9 @@ TEST_F(NetworkPolicyTest, EgressHoldsForStreamsOfTunnelsAndPooledConnections) {
   ASSERT_EQ(StatusOfAll(kCanaryVersion, 4), 200);  // leaves a pooled connection behind
   ASSERT_EQ(StatusOfAll(kFirstVersion, 4), 200);
   ASSERT_TRUE(cli::WriteFile(file, kOnlyFirstVersion).ok());
-  EXPECT_TRUE(cli::WaitFor(std::chrono::seconds(15),
-                           [&] { return StatusOfAll(kCanaryVersion, 4) == 403; }))
-      << StatusOfAll(kCanaryVersion, 4);
+  EXPECT_TRUE(cli::WaitFor(std::chrono::seconds(15), [&] {
+    return StatusOfAll(kCanaryVersion, 4) == 403;
+  })) << StatusOfAll(kCanaryVersion, 4);
   auto answers = story().Fetch({.url = kCanaryVersion});
   ASSERT_TRUE(answers.ok() && !answers->empty()) << answers.status();
   EXPECT_EQ((*answers)[0].reason, "policy_denied");

@@ -46,8 +46,7 @@ std::vector<std::string> ReadArguments(Fields& fields) {
                         ": longer than 126 bytes, the most that the kernel compares"),
            ""});
     }
-    if (text.value.empty() ||
-        text.value.find('\0') != std::string::npos) {
+    if (text.value.empty() || text.value.find('\0') != std::string::npos) {
       fields.problems()->push_back(
           {text.at, absl::StrCat(fields.PathOf("arguments"), ": empty, or no argument"), ""});
     }
