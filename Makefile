@@ -58,7 +58,8 @@ lint: setup ## clang-format and clang-tidy over our files, shellcheck-like synta
 	@cmake/lint.sh
 
 fmt: setup ## Format our C++ and BPF files
-	@git ls-files '*.cc' '*.h' '*.bpf.c' | xargs clang-format-19 -i
+	@git ls-files '*.cc' '*.h' 'bpf/*.bpf.c' | xargs clang-format-19 -i
+	@git ls-files 'tests/*.bpf.c' | xargs clang-format-19 --style=file:bpf/.clang-format -i
 
 soak: build ## The long form of the splice's tests: to 4 GiB, thousands of connections, processes stopped and killed. Hours
 	@cd build/dev && $(CTEST) -L soak

@@ -6,7 +6,11 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=0
 mapfile -t sources < <(git ls-files '*.cc' '*.h' '*.bpf.c')
-if ! clang-format-19 --dry-run -Werror "${sources[@]}" 2>/tmp/weft-lint.$$; then
+# Kernel programs that only tests load are kernel code, too.
+mapfile -t formatted < <(git ls-files '*.cc' '*.h' 'bpf/*.bpf.c')
+mapfile -t programs < <(git ls-files 'tests/*.bpf.c')
+if ! { clang-format-19 --dry-run -Werror "${formatted[@]}" && \
+       clang-format-19 --style=file:bpf/.clang-format --dry-run -Werror "${programs[@]}"; } 2>/tmp/weft-lint.$$; then
   grep -o '^[^:]*:[0-9]*' /tmp/weft-lint.$$ | cut -d: -f1 | sort | uniq -c | awk '{print "lint: format: " $2 " (" $1 " places): run make fmt"}'
   failed=1
 fi

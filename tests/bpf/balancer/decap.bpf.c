@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* A backend's half of direct server return, for kernels without ipip, ip6_tunnel and fou: takes the
- * outer headers (IP in IP, or GUE variant 1 to port 6080) off at tc ingress and lets the inner packet
- * go on to the VIP on lo. Counts by kind. Only for the test. */
+ * outer headers (IP in IP, or GUE variant 1 to port 6080) off at tc ingress and lets the inner
+ * packet go on to the VIP on lo. Counts by kind. Only for the test. */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
@@ -49,8 +49,8 @@ int test_decap(struct __sk_buff *ctx)
 		return TC_ACT_OK;
 	if (protocol == 41)
 		kind |= 4;
-	flags = BPF_F_ADJ_ROOM_FIXED_GSO | (protocol == 4 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV4 :
-							    BPF_F_ADJ_ROOM_DECAP_L3_IPV6);
+	flags = BPF_F_ADJ_ROOM_FIXED_GSO |
+		(protocol == 4 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV4 : BPF_F_ADJ_ROOM_DECAP_L3_IPV6);
 	if (bpf_skb_adjust_room(ctx, -(int)outer, BPF_ADJ_ROOM_MAC, flags))
 		return TC_ACT_SHOT;
 	data = (__u8 *)(long)ctx->data;
