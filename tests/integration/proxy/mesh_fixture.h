@@ -38,6 +38,13 @@ class FakeSockets {
   int listeners_asked = 0;
 
  private:
+  int DnsDatagrams() {
+    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    sockaddr_storage storage{};
+    const socklen_t length = SocketAddress{ip_, WEFT_PORT_DNS}.ToSockaddr(AF_INET, &storage);
+    EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&storage), length), 0);
+    return fd;
+  }
   bool OnPacket(std::span<const uint8_t> bytes) {
     ipc::SocketsRequest request;
     if (bytes.size() != sizeof request) return false;
@@ -45,9 +52,11 @@ class FakeSockets {
     std::vector<int> fds;
     if (request.op == ipc::SocketsOp::kListeners) {
       ++listeners_asked;
-      for (uint16_t port : {WEFT_PORT_OUTBOUND, WEFT_PORT_INBOUND, WEFT_PORT_HBONE}) {
+      for (uint16_t port :
+           {WEFT_PORT_OUTBOUND, WEFT_PORT_INBOUND, WEFT_PORT_HBONE, WEFT_PORT_DNS}) {
         fds.push_back(*net::ListenTcp({ip_, port}));
       }
+      fds.push_back(DnsDatagrams());
     } else {
       for (uint32_t i = 0; i < request.count; ++i) {
         fds.push_back(socket(request.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
