@@ -127,9 +127,9 @@ absl::StatusOr<uint32_t> ServiceTable::TakeSlot() {
 
 absl::Status ServiceTable::SwitchPool(Written& written, Cells cells) {
   const Cells now = CellsNow(written);
-  if (cells.size() == now.size() && std::memcmp(cells.data(), now.data(), now.size_bytes()) == 0) {
-    return absl::OkStatus();
-  }
+  const bool same = cells.size() == now.size() &&
+                    (cells.empty() || std::memcmp(cells.data(), now.data(), now.size_bytes()) == 0);
+  if (same) return absl::OkStatus();
   uint32_t first = 0;
   if (!cells.empty()) {
     const uint32_t count = static_cast<uint32_t>(cells.size());
